@@ -3,7 +3,7 @@ with no download.
 
     python -m swin_jax.launch --config=experiments/quickstart.py --workdir=runs/quickstart
 
-Data: `digits` of scikit-learn (1,797 grey images of 8 x 8 pixels), 80 % for training, 20 % for
+Data: `digits` of scikit-learn (1,797 gray images of 8 x 8 pixels), 80 % for training, 20 % for
 testing, stratified, split seed 0. Expected: 98.6 % test accuracy at the last step (median of
 training seeds 0, 1 and 2).
 

@@ -123,7 +123,7 @@ def preprocess(
         model: A model of `load`, a name of `list_models()`, a file of weights or a folder
             downloaded from the hub (a config beside the weights is obeyed), or the workdir of a
             run. Official Swins of 384 pixels take the whole picture, resized to a square; all
-            others its centre, after a resize of the short side.
+            others its center, after a resize of the short side.
         key: The weights that are meant where `model` is a file that holds several, as in `load`.
         **overrides: Fields and arguments of `swin_jax.pretrained.preparation.Preparation` to
             change: `image_size`, `mean`, `std`, `interpolation`, `crop` and others. Where `model`

@@ -1,5 +1,5 @@
 """Writes docs/pretrained_table.md, all names that `swin_jax.load` takes: parameters, GFLOPs, input,
-published accuracy, licence.
+published accuracy, license.
 
     python experiments/benchmarks/pretrained_table.py
 
@@ -164,21 +164,21 @@ def swin_origin(name: str) -> tuple[str, str]:
     if name not in swin_urls.WEIGHTS:
         return NONE, ""
     how = BY_HAND if swin_urls.WEIGHTS[name].page else OFFICIAL
-    return how, swin_urls.LICENCE
+    return how, swin_urls.LICENSE
 
 
 def clip_origin(name: str) -> tuple[str, str]:
-    return (OFFICIAL, clip_urls.LICENCE) if name in clip_urls.URLS else (BY_PATH, OF_FILE)
+    return (OFFICIAL, clip_urls.LICENSE) if name in clip_urls.URLS else (BY_PATH, OF_FILE)
 
 
 def video_origin(name: str) -> tuple[str, str]:
     url = (video_urls.URLS | video_urls.TORCHVISION_URLS).get(name)
-    return (OFFICIAL, video_urls.licence(url)) if url else (NONE, "")
+    return (OFFICIAL, video_urls.license(url)) if url else (NONE, "")
 
 
-def file_origin(licence: str) -> Callable[[str], tuple[str, str]]:
+def file_origin(license: str) -> Callable[[str], tuple[str, str]]:
     """The origin of weights which are never downloaded."""
-    return lambda name: (BY_PATH, licence)
+    return lambda name: (BY_PATH, license)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Section:
         title: Heading.
         text: Text above the table.
         family: The family of the names.
-        origin: A name -> how its weights are had, and their licence.
+        origin: A name -> how its weights are had, and their license.
         prefix: Beginning of the names that belong to this table, among those of the family.
         accuracy: {name: published accuracy}.
     """
@@ -337,7 +337,7 @@ def _gflops(macs: int) -> str:
 
 def page() -> str:
     """The whole page, Markdown."""
-    columns = ("name", "parameters", "GFLOPs", "input", "published", "weights", "licence")
+    columns = ("name", "parameters", "GFLOPs", "input", "published", "weights", "license")
     head = f"| {' | '.join(columns)} |\n|---|--:|--:|---|---|---|---|"
     parts = [INTRO]
     for section in SECTIONS:

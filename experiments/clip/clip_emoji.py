@@ -12,7 +12,7 @@ of the comparison share: the seen concepts in the styles openmoji (flat with bla
 fluent-3d (rendered), the unseen concepts, and these among their own names only.
 
 Drawings of one concept by several vendors are positives of each other (`positives`). The
-augmentation changes how things are drawn: place, colours, outlines (`swin_jax.data.emoji.style`).
+augmentation changes how things are drawn: place, colors, outlines (`swin_jax.data.emoji.style`).
 Towers, rate and augmentation are from four short runs that left fluent-flat out of training; the
 two test styles were looked at beside it. docs/clip.md has the numbers.
 """

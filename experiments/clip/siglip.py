@@ -3,10 +3,10 @@
     python -m swin_jax.launch --config=experiments/clip/siglip.py --workdir=runs/siglip \
         --config.pairs='data/pairs/{00000..41455}.tar' --config.num_train=400000000
 
-Every pair of an image and a text is a yes-or-no question, so no normalisation over the batch is
+Every pair of an image and a text is a yes-or-no question, so no normalization over the batch is
 needed: the texts travel round the devices and the matrix of logits never exists (`form=ring`). As
 in the paper the scale starts at 10 and a bias on the logits at -10, weight decay is 1e-4 and b2 =
-0.95 at batch 32,768, texts have 64 tokens without punctuation, and pixels are normalised by 0.5.
+0.95 at batch 32,768, texts have 64 tokens without punctuation, and pixels are normalized by 0.5.
 The towers are those of CLIP's ViT-B/16 with GELU, and the vocabulary is CLIP's: the paper's
 attention pool and its sentencepiece vocabulary are not here, so its numbers are no promise. `data`
 and `validation` as in clip_openai.py.

@@ -21,7 +21,7 @@ def sizes(**fields) -> ConfigDict:
 
 
 def read(c: ConfigDict, split: str) -> ConfigDict:
-    """A spec of the 28 x 28 grey images of a split of TFDS's syntax, which are read into memory."""
+    """A spec of the 28 x 28 gray images of a split of TFDS's syntax, which are read into memory."""
     root = c.get_oneway_ref("data_dir")
     return spec(sources.tfds, name="fashion_mnist", split=split, data_dir=root, in_memory=True)
 
@@ -44,7 +44,7 @@ def crop(c: ConfigDict, channels: int = 1) -> ConfigDict:
 
     Args:
         c: Config whose `image_size` holds.
-        channels: 1 for grey images, 3 for colors.
+        channels: 1 for gray images, 3 for colors.
     """
     return spec(small_eval_transform, size=c.get_oneway_ref("image_size"), channels=channels)
 

@@ -72,7 +72,7 @@ def train_data(c: ConfigDict, folder: bool, augment: ConfigDict) -> ConfigDict:
 
 
 def evaluations(c: ConfigDict, folder: bool, clip: dict, clips: int) -> dict[str, dict]:
-    """Accuracy of one centre view every five epochs (`val`), of `clips` x 3 at the end (`test`).
+    """Accuracy of one center view every five epochs (`val`), of `clips` x 3 at the end (`test`).
 
     Args:
         c: Config with `short_side`, to which frames are scaled for one view, in pixels.

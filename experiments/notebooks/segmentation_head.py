@@ -6,7 +6,7 @@ learns discs and squares in half a minute on two CPU cores.
 The backbone takes images of any size, odd ones too, and gives a map per stage (strides 4, 8, 16).
 The head brings the maps to one width and to the finest grid and adds them, a feature pyramid
 (arXiv 1612.03144) at its smallest. Images are made up: on a noisy ground, discs in warm and squares
-in cold colours that cover each other.
+in cold colors that cover each other.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CLASSES = ("ground", "disc", "square")
 
 
 class Segmenter(nn.Module):
-    """(B, H, W, 3) normalised images to (B, H, W, classes) logits."""
+    """(B, H, W, 3) normalized images to (B, H, W, classes) logits."""
 
     backbone: Swin
     width: int = 32
@@ -62,10 +62,10 @@ def pictures(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarr
             inside = np.hypot(dy, dx) < radius if kind == 1 else np.maximum(dy, dx) < 0.9 * radius
             low, high = rng.uniform(-0.5, 0.5), rng.uniform(0.5, 1.5)
             if kind == 1:
-                colour = [high, rng.uniform(-0.5, 1.5), low]
+                color = [high, rng.uniform(-0.5, 1.5), low]
             else:
-                colour = [low, rng.uniform(-0.5, 1.5), high]
-            image[i, inside] = colour + rng.normal(0, 0.4, (inside.sum(), 3))
+                color = [low, rng.uniform(-0.5, 1.5), high]
+            image[i, inside] = color + rng.normal(0, 0.4, (inside.sum(), 3))
             label[i, inside] = kind
     return image.astype(np.float32), label
 

@@ -17,7 +17,7 @@ Version 1, published top-1 after fine-tuning (the README of microsoft/SimMIM), b
     variant=large,schedule=800ep  12      4e-4, a tenth from epoch 700           -   / 85.4
 
 Version 2 on ImageNet-1K (arXiv 2206.04664), published validation loss / top-1 after
-fine-tuning, windows of 12 and a locally normalised target, e.g.
+fine-tuning, windows of 12 and a locally normalized target, e.g.
 `generation=v2,variant=large,schedule=500k`:
 
     variant     125k updates    250k updates    500k updates

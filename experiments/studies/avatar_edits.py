@@ -11,7 +11,7 @@ one rule: of all pairs of the grids below, the one with the largest product of s
 equal ones the smallest alpha, then the largest beta. Then 200 other seeds are edited, the first
 ones from 1000 on whose picture lacks the attribute. All latents are truncated by 0.7.
 
-success: share of the pictures that have the attribute afterwards. kept: share of the other
+success: share of the pictures that have the attribute afterward. kept: share of the other
 attributes that are visible before and after whose class is the same, as a mean over pictures.
 identity: mean cosine of the identity network before and after. seconds: of one edit, in batches,
 as the median over those after the first, in which programs are compiled.

@@ -8,10 +8,10 @@ rates: how often each attribute occurs in samples and in held-out avatars, by th
 an attribute that a hat hides counts where there is no hat. Their difference is the total variation.
 
 distances: KID of the classifier's last features between samples and held-out avatars, beside
-samples of the generator at its initialisation and beside avatars of the training set. These are
+samples of the generator at its initialization and beside avatars of the training set. These are
 features of our own classifier, so that no number is a FID.
 
-neighbours: for some samples the nearest training avatars, by mean squares of pixels.
+neighbors: for some samples the nearest training avatars, by mean squares of pixels.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from swin_jax.evals.samples import tile, to_bytes
 from swin_jax.inference.attribute_judge import AttributeJudge
 
 BATCH = 250
-NEIGHBOURS, SHOWN = 5, 16
+NEIGHBORS, SHOWN = 5, 16
 
 
 def generate(model, variables, count: int, seed: int) -> np.ndarray:
@@ -54,13 +54,13 @@ def shrink(pictures: np.ndarray, size: int) -> np.ndarray:
 
 
 def nearest(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The numbers (N, NEIGHBOURS) of the nearest pictures, flipped ones too."""
+    """The numbers (N, NEIGHBORS) of the nearest pictures, flipped ones too."""
     flat = (
         np.concatenate([others, others[:, :, ::-1]]).reshape(2 * len(others), -1).astype(np.float32)
     )
     x = samples.reshape(len(samples), -1).astype(np.float32)
     distance = (flat**2).sum(axis=1)[None] - 2 * x @ flat.T
-    return np.argsort(distance, axis=1)[:, :NEIGHBOURS]
+    return np.argsort(distance, axis=1)[:, :NEIGHBORS]
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ def main() -> None:
             )
     distances = {
         "samples": kernel_distance(features, real_features),
-        "at initialisation": kernel_distance(judge(before)[1], real_features),
+        "at initialization": kernel_distance(judge(before)[1], real_features),
         "training set": kernel_distance(judge(training[: args.count])[1], real_features),
     }
     for name, value in distances.items():
@@ -117,7 +117,7 @@ def main() -> None:
     ]
     for name, picture in (
         ("samples.png", tile(samples[:100], 10)),
-        ("neighbours.png", tile(np.concatenate(rows), 2 * (NEIGHBOURS + 1))),
+        ("neighbors.png", tile(np.concatenate(rows), 2 * (NEIGHBORS + 1))),
     ):
         Image.fromarray(picture.repeat(3, axis=0).repeat(3, axis=1)).save(out / name)
 

@@ -10,7 +10,7 @@ that is chosen belongs to it.
 
 robustness: in the domain are the training drawings of common concepts, moved, zoomed and turned
 (fixed seed); under shift the seen concepts in styles without training. The line through models that
-see pixels only (nearest neighbours and nearest class means at several resolutions) says what to
+see pixels only (nearest neighbors and nearest class means at several resolutions) says what to
 expect; effective robustness is what is above it. The probe is a ridge regression on the features of
 the first run, with a class for each seen concept; its base is zero-shot.
 
@@ -221,11 +221,11 @@ def robustness_report(models: list[Model], sets: Sets, path: pathlib.Path) -> st
         def nearest(x, rows=rows, size=size):
             return train.labels[(pixels(x, size) @ rows.T).argmax(1)]
 
-        def centre(x, m=means, size=size):
+        def center(x, m=means, size=size):
             return kinds[(pixels(x, size) @ m.T).argmax(1)]
 
         baselines += measure(f"nearest drawing, {size} px", nearest) + measure(
-            f"nearest mean, {size} px", centre
+            f"nearest mean, {size} px", center
         )
     for model in models:
         weights = model.classifier([sets.names[c] for c in sets.common])
@@ -348,7 +348,7 @@ def overlap_table(sets: Sets, answers: dict, out: pathlib.Path) -> str:
         seen = ~sets.unseen[source.labels]
         similarity, index = overlap.nearest(pixels(source.images[seen], 32), reference)
         correct = answers[vendor][len(answers[vendor]) // 2] == source.labels
-        rows.append(overlap.analyse(vendor, correct[seen], similarity, THRESHOLD))
+        rows.append(overlap.analyze(vendor, correct[seen], similarity, THRESHOLD))
         overlap.sheet(
             source.images[seen],
             sets.train.images,

@@ -7,7 +7,7 @@ For each of three seeds: pretraining without labels, then fine-tuning with 1 % (
 of the labels. Against it the same network from scratch with the same labels, augmentation and batch
 size, and as many updates as pretraining and fine-tuning together; an update costs the same in both
 but for the decoder, 1 % of the work. With 1 % of the labels the learning rate from scratch and its
-length (all of these updates, or 3,500) are the best of 3 x 2 by accuracy on 5,000 held-out labelled
+length (all of these updates, or 3,500) are the best of 3 x 2 by accuracy on 5,000 held-out labeled
 training images, seed 0; with 10 % the rate is the same and all updates are used. The numbers are
 test accuracies at the last step; nothing is chosen on the test set.
 
@@ -290,7 +290,7 @@ def plot(found: dict, path: pathlib.Path) -> None:
 
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    for name, colour, shift in (("scratch", "tab:gray", -0.12), ("simmim", "tab:blue", 0.12)):
+    for name, color, shift in (("scratch", "tab:gray", -0.12), ("simmim", "tab:blue", 0.12)):
         for x, row in enumerate(found["table"].values()):
             values = [100 * value for value in row[name]]
             label = {"scratch": "from scratch, same compute", "simmim": "SimMIM, then fine-tuned"}[
@@ -300,14 +300,14 @@ def plot(found: dict, path: pathlib.Path) -> None:
                 [x + shift] * len(values),
                 values,
                 "o",
-                color=colour,
+                color=color,
                 alpha=0.6,
                 label=None if x else label,
             )
             axes.plot(
                 [x + shift - 0.09, x + shift + 0.09],
                 [statistics.mean(values)] * 2,
-                color=colour,
+                color=color,
                 linewidth=2,
             )
     axes.set_xticks(range(len(LABELS)), [f"{labels} % of the labels" for labels in LABELS])

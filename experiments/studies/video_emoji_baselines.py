@@ -1,4 +1,4 @@
-"""Nearest neighbours in pixels on the animated emoji:
+"""Nearest neighbors in pixels on the animated emoji:
 what a single frame, and a clip, say without any learning.
 
     python experiments/studies/video_emoji_baselines.py --data_dir=data \
@@ -67,7 +67,7 @@ def accuracies(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 def compare(
     train, test, options: argparse.Namespace, num_frames: int, task: str
 ) -> tuple[float, float]:
-    """Nearest neighbours on augmented clips of two sources."""
+    """Nearest neighbors on augmented clips of two sources."""
     draws, hflip = DRAWS[task]
     choice = dict(draws, size=options.size, num_frames=num_frames, single_frame=num_frames == 1)
     draw = animation.action_train_transform(**choice, hflip=hflip)
@@ -88,7 +88,7 @@ def compare(
 
 
 def whole_pictures(train, test, options: argparse.Namespace) -> tuple[float, float]:
-    """Nearest neighbours among all frames over white, without augmentation."""
+    """Nearest neighbors among all frames over white, without augmentation."""
 
     def frames(source) -> Iterator[tuple[np.ndarray, int]]:
         for example in _progress(source, "whole pictures"):
@@ -169,7 +169,7 @@ def main() -> None:
         measured = emoji_actions.measured_reversals(options.data_dir, options.config)
         print(emoji_actions.reversal_table(measured))
     results = run(options, load, load_playback)
-    print(f"\n{'nearest neighbour in pixels':42} one view  all views")
+    print(f"\n{'nearest neighbor in pixels':42} one view  all views")
     for name, (one, voted) in results.items():
         print(f"{name:42} {one:8.3f}  {voted:9.3f}")
     if options.out:

@@ -6,7 +6,7 @@
 
 Expected: 88.4 % test accuracy at the last step.
 
-Data: 60,000 training and 10,000 test images, 28 x 28 grey,
+Data: 60,000 training and 10,000 test images, 28 x 28 gray,
 resized to 32 x 32 for a grid of 8 x 8 patches.
 """
 

@@ -22,7 +22,7 @@ ImageNet-22K's 14 million are seen more often, for the same number of updates. O
 the paper gives the rate, 30,000 updates of warm-up, weight decay 0.1 and clipping at 100; the
 second has the same here. The third has their weight decay, clipping and layer decay, and a warm-up
 of a sixth of the run as the other fine-tunings have it. The first stage's drop path, the target
-normalised in 47 x 47 pixels, the final rates (a hundredth of the peak) and the quirk in the weight
+normalized in 47 x 47 pixels, the final rates (a hundredth of the peak) and the quirk in the weight
 decay (see simmim_in1k.py; corrected by `weight_decay=corrected`) are those of the smaller models.
 Ours, as nothing is published: a warm-up from 0, mixing in groups of 64, and the third stage's
 evaluation of the whole picture.

@@ -8,11 +8,11 @@
         --config.init_from.path=swin_tiny_patch4_window7_224.pth
 
 Everything that is not an argument is the recipe of video_swin_k400.py:variant=tiny. The code of the
-split and the factorised design was never released; `models.video_swin.make_video_swin` says what is
+split and the factorized design was never released; `models.video_swin.make_video_swin` says what is
 done here. Fewer frames keep their stride of 2.
 
-Published top-1 / top-5 with 4 x 3 views, theirs,
-not ours (those in brackets were not confirmed by a second source):
+Published top-1 / top-5 with 4 x 3 views
+(those in brackets were not confirmed by a second source):
 
     design=joint          78.8 / 93.6      88 GFLOPs   28.2 M parameters
     design=split          76.4 / (92.1)    83          42.0

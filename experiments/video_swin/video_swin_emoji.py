@@ -94,7 +94,7 @@ def get_config(arg=None):
     shared = dict(**run.refs(c, "size", "num_frames"), **DRAWS[arg.task])
     augment = spec(action_train_transform, **shared)
     augment.hflip = 0.5 if actions else 0.0  # it may turn what goes round one way into the other
-    # Persons differ in the colours of hair and clothes. A single frame is worse without them.
+    # Persons differ in the colors of hair and clothes. A single frame is worse without them.
     augment.recolour = 0.6 if clip and actions else 0.0
     one = spec(action_eval_transform, **shared, views=0)
     views = spec(action_eval_transform, **shared, views=ref("views"))

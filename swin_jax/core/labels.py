@@ -107,7 +107,7 @@ def _names_of_lines(file: str, text: str) -> tuple[str, ...]:
     tables = [list(csv.reader(lines, delimiter=sign)) for sign in (",", "\t", ";")]
     forms = [*tables, *(rows[1:] for rows in tables)]  # the first line may name the columns
     forms += [[line.split(None, 1) for line in lines], [line.rsplit(None, 1) for line in lines]]
-    found = next(filter(None, map(_labelled, forms)), None)
+    found = next(filter(None, map(_labeled, forms)), None)
     if found and 0 not in found:
         raise UserError(
             f"{file} counts its classes from 1: write one name a line, in the order of labels "
@@ -121,7 +121,7 @@ def _names_of_lines(file: str, text: str) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _labelled(rows: Sequence[Sequence[str]]) -> dict[int, str] | None:
+def _labeled(rows: Sequence[Sequence[str]]) -> dict[int, str] | None:
     """{label: name} of rows of two, a number from 0 or 1 on, in any order, and a name of its own;
     None for others.
     """

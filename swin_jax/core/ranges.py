@@ -92,7 +92,7 @@ Fraction = Annotated[float, Range(low=0, high=1)]  # a share, a probability
 OpenFraction = Annotated[float, Range(above=0, below=1)]
 Rate = Annotated[float, Range(low=0, below=1)]  # of dropout, momentum, a moving average
 Seed = Annotated[int, Range(low=0, below=2**32)]  # what NumPy's generators take
-Byte = Annotated[int, Range(low=0, high=255)]  # a level of grey
+Byte = Annotated[int, Range(low=0, high=255)]  # a level of gray
 PositiveInts = Annotated[tuple[PositiveInt, ...], NotEmpty()]
 PositiveInterval = Annotated[tuple[PositiveFloat, PositiveFloat], Ascending()]
 NonNegativeInterval = Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Ascending()]

@@ -10,7 +10,7 @@ import numpy as np
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, Seed, checked
 
-_CELLS = 4  # a class is a pattern of 4 x 4 coloured cells
+_CELLS = 4  # a class is a pattern of 4 x 4 colored cells
 _SPLITS = ("train", "test")
 
 
@@ -53,7 +53,7 @@ def images(
     split: str = "train",
     channels: PositiveInt = 3,
 ) -> _Images:
-    """A source of noisy images of one coloured pattern per class,
+    """A source of noisy images of one colored pattern per class,
     the same for an index at any time.
 
     Args:

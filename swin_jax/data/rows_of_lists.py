@@ -19,7 +19,7 @@ from swin_jax.core.output.text import shown
 
 _COCO = ("images", "annotations", "categories")
 SPLIT = "split"  # the column that tells which part of a data set a row belongs to
-_NEIGHBOURS = re.compile(r"""['"]\s+['"]""")  # texts without a comma between them
+_NEIGHBORS = re.compile(r"""['"]\s+['"]""")  # texts without a comma between them
 _MAX_LISTED = 100_000  # characters of a list within a field
 
 
@@ -139,7 +139,7 @@ def _of_numpy(text: str) -> list[str] | None:
 
     None for what mixes that with commas.
     """
-    if not _NEIGHBOURS.search(text):
+    if not _NEIGHBORS.search(text):
         raise ValueError("no texts without a comma")
     tokens = [
         token

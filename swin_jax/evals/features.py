@@ -167,7 +167,7 @@ def text_batches(
     progress: str = "",
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Encodes texts in batches of one fixed size, so that one program is compiled;
-    the next one is tokenised meanwhile.
+    the next one is tokenized meanwhile.
 
     Args:
         encode: Tokens (batch_size, L) -> (batch_size, E).

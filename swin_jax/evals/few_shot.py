@@ -1,4 +1,4 @@
-"""Few-shot probes: a linear classifier from 1, 2, 4, 8 or 16 labelled examples per class.
+"""Few-shot probes: a linear classifier from 1, 2, 4, 8 or 16 labeled examples per class.
 
 CLIP (arXiv 2103.00020), Figure 6, fits logistic regression; the other choice is the ridge
 regression of big_vision: whitened features, targets of -1 and 1, closed form. The paper tells no
@@ -185,7 +185,7 @@ def few_shot(
     indices: dict[tuple[int, int], np.ndarray] | None = None,
     pause: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Fits on a few examples per class, chooses the regularisation on validation data,
+    """Fits on a few examples per class, chooses the regularization on validation data,
     and counts on test data.
 
     Args:
@@ -269,7 +269,7 @@ def table(results: dict[str, Result], zero_shot: dict[str, float] | None = None)
 def plot(
     results: dict[str, Result], path: str | os.PathLike, zero_shot: dict[str, float] | None = None
 ) -> None:
-    """Draws CLIP's Figure 6: accuracy against labelled examples per class,
+    """Draws CLIP's Figure 6: accuracy against labeled examples per class,
     with a star for zero-shot at 0.
     """
     from matplotlib.figure import Figure
@@ -288,7 +288,7 @@ def plot(
         if zero_shot and name in zero_shot:
             axes.plot([0], [100 * zero_shot[name]], "*", markersize=12, color=f"C{number % 10}")
     axes.set_xticks(range(len(shots) + 1), ["0", *map(str, shots)])
-    axes.set(xlabel="labelled examples per class", ylabel="accuracy (%)")
+    axes.set(xlabel="labeled examples per class", ylabel="accuracy (%)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -35,7 +35,7 @@ class Search:
     """The record of a search for lambda.
 
     Attributes:
-        best: lambda with the best score; of several the largest, the most regularised.
+        best: lambda with the best score; of several the largest, the most regularized.
         visited: ((lambda, score), ...) in the order of visit.
     """
 

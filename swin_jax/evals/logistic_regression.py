@@ -136,7 +136,7 @@ def fit(
     chunk: PositiveInt = CHUNK,
     pause: Callable[[], None] = lambda: None,
 ) -> Classifier:
-    """Minimises summed cross-entropy + strength / 2 ||weights||^2; the bias is not penalised.
+    """Minimizes summed cross-entropy + strength / 2 ||weights||^2; the bias is not penalized.
 
     Args:
         x: (N, E) features.
@@ -176,12 +176,12 @@ def fit_rows(
         losses, gradient = _cross_entropy(
             parameters.astype(np.float32), rows.x, rows.label, rows.weight
         )
-        penalised = parameters[:-1]
+        penalized = parameters[:-1]
         value = np.asarray(losses, np.float64).sum() + 0.5 * strength * np.vdot(
-            penalised, penalised
+            penalized, penalized
         )
         gradient = np.array(gradient, np.float64)
-        gradient[:-1] += strength * penalised
+        gradient[:-1] += strength * penalized
         return value / rows.count, gradient.ravel() / rows.count
 
     def pause_alone(_):

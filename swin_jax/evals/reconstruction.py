@@ -38,7 +38,7 @@ class Reconstruction:
 
         Returns:
             run(state, frozen) -> {'loss': float, 'reconstruction': uint8 (height, width, C)
-            picture}. The picture has a row for each image: input, input with grey cells where it is
+            picture}. The picture has a row for each image: input, input with gray cells where it is
             masked, and what the model makes of that.
         """
         check_predicts(task, "reconstruction", type(self).__name__)

@@ -1,7 +1,7 @@
 """Zero-shot classification with prompt ensembles: the classifier, and an evaluation for the loop.
 
 CLIP (arXiv 2103.00020), section 3.1; the reference is the prompt notebook of openai/CLIP. Text
-features of all prompts of a class are normalised, averaged and normalised again, so a classifier is
+features of all prompts of a class are normalized, averaged and normalized again, so a classifier is
 computed once and used for any number of images.
 """
 
@@ -48,7 +48,7 @@ def classifier(
     of one fixed size.
 
     Args:
-        encode: (batch_size, L) int32 tokens -> (batch_size, E), normalised or not.
+        encode: (batch_size, L) int32 tokens -> (batch_size, E), normalized or not.
         tokenize: Texts -> (n, L) int32.
         class_names: C entries in label order, each a name or several that are averaged.
         templates: Templates with one {} each.
@@ -59,7 +59,7 @@ def classifier(
         key: Text that stands for `encode` in that hash: weights, and what else its features follow.
 
     Returns:
-        (E, C) float32, columns of unit length. 100 * normalised image features @
+        (E, C) float32, columns of unit length. 100 * normalized image features @
         weights are CLIP's logits.
 
     Raises:
@@ -162,7 +162,7 @@ class Subset:
 @checked
 @dataclasses.dataclass(frozen=True)
 class ZeroShot:
-    """Evaluates an image-text task on a labelled set during training.
+    """Evaluates an image-text task on a labeled set during training.
 
     Attributes:
         data: A `data.pipeline.EvalData` with `image` and `label`.

@@ -33,7 +33,7 @@ from swin_jax.models import swin
 from swin_jax.ops import window, window_geometry
 
 COLUMNS = 6  # panels in a line of a figure
-MARK = "#00e5ff"  # of the query: no colour of the maps
+MARK = "#00e5ff"  # of the query: no color of the maps
 
 
 def attention_map(
@@ -49,7 +49,7 @@ def attention_map(
     Args:
         model: A `Swin` over any number of axes, of any size of window and of image.
         variables: Variables of the model, {'params': ...}.
-        image: (*size, in_channels) or (1, *size, in_channels), floating point and normalised;
+        image: (*size, in_channels) or (1, *size, in_channels), floating point and normalized;
             (H, W, 3) for pictures.
         block: The official name, 'layers.2.blocks.3'.
         query: The token that looks, one int per axis of the stage's grid, (row, column). A pixel
@@ -114,7 +114,7 @@ def bias_maps(model: nn.Module, variables: dict, block: str) -> np.ndarray:
         block: The official name, 'layers.2.blocks.3'.
 
     Returns:
-        (h, *(2 * window - 1)) float32, added to the logits. The query is in the centre: [:, wh -
+        (h, *(2 * window - 1)) float32, added to the logits. The query is in the center: [:, wh -
         1 + y, ww - 1 + x] is for the key y rows below and x columns right of it. (The table itself
         runs the other way, query minus key.)
 
@@ -214,7 +214,7 @@ def draw_video_attention(
     """Draws attention over a clip, averaged over heads:
     frames above, the same frames with their attention below.
 
-    Colours as in `draw_attention`, with one scale for all frames.
+    Colors as in `draw_attention`, with one scale for all frames.
     One frame stands for each token in time, its first.
 
     Args:
@@ -267,7 +267,7 @@ def draw_video_attention(
 
 def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: str = ""):
     """Draws the relative position bias, a panel per head with its own scale;
-    a cross marks the query in the centre.
+    a cross marks the query in the center.
 
     Args:
         maps: (h, 2 wh - 1, 2 ww - 1) of `bias_maps`.
@@ -287,11 +287,11 @@ def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: st
             "pick one distance in time"
         )
     down, right = maps.shape[1] // 2, maps.shape[2] // 2
-    # Room for colour bars.
+    # Room for color bars.
     figure, panels = _panels(len(maps), 1.25 * maps.shape[2] / maps.shape[1], title)
     for i, (axes, values) in enumerate(zip(panels, maps)):
         extent = (-right - 0.5, right + 0.5, down + 0.5, -down - 0.5)
-        # A constant added to a whole head changes nothing, so colours compare with the head's mean.
+        # A constant added to a whole head changes nothing, so colors compare with the head's mean.
         reach = float(np.abs(values - values.mean()).max()) or 1.0
         limits = dict(vmin=values.mean() - reach, vmax=values.mean() + reach)
         image = axes.imshow(values, cmap="RdBu_r", extent=extent, interpolation="nearest", **limits)
@@ -335,12 +335,12 @@ def _rgb(picture) -> np.ndarray:
 
 
 def _glow(values: np.ndarray) -> np.ndarray:
-    """Colours of attention in 0..1: from red, transparent at 0, to yellow; (rows, columns, 4)."""
+    """Colors of attention in 0..1: from red, transparent at 0, to yellow; (rows, columns, 4)."""
     from matplotlib import colormaps
 
-    colours = colormaps["autumn"](values)
-    colours[..., 3] = 0.85 * np.sqrt(values)
-    return colours
+    colors = colormaps["autumn"](values)
+    colors[..., 3] = 0.85 * np.sqrt(values)
+    return colors
 
 
 def _panels(count: int, ratio: float, title: str, columns: int = COLUMNS):

@@ -1,5 +1,5 @@
 """Layers that the networks of this package share,
-with the settings and initialisers of the official code.
+with the settings and initializers of the official code.
 
 References: microsoft/Swin-Transformer and timm 0.4.12 (the version it pins).
 """

@@ -31,7 +31,7 @@ class SimMIM(nn.Module):
         """Predicts all pixels, masked or not.
 
         Args:
-            image: (B, *size, C), floating point and normalised;
+            image: (B, *size, C), floating point and normalized;
                 `size` is a multiple of the encoder's stride.
             mask: (B, *size / patch) of 0 and 1, 1 where the encoder does not see a patch.
             train: True to drop paths; needs `rngs={'dropout': key}` then.

@@ -179,9 +179,9 @@ def _sample(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def recolor(images: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Colors (B, H, W, 3), or grey (B, H, W, 1), under affine maps (B, 4, 4).
+    """Colors (B, H, W, 3), or gray (B, H, W, 1), under affine maps (B, 4, 4).
 
-    Grey stays grey: it gets the mean of the colors that it would become.
+    Gray stays gray: it gets the mean of the colors that it would become.
     """
     if images.shape[-1] == 1:
         grey = matrix[:, :3].mean(axis=1)
@@ -215,7 +215,7 @@ def _rotate(angle: jax.Array) -> jax.Array:
 
 
 def _rotate_about_luma(angle: jax.Array) -> jax.Array:
-    """(B, 4, 4): colors turned about the axis of grey, in radians (Rodrigues)."""
+    """(B, 4, 4): colors turned about the axis of gray, in radians (Rodrigues)."""
     v = float(_LUMA[0])
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     same, plus, minus = (

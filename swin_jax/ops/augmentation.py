@@ -1,9 +1,9 @@
-"""Augmentation on the device, inside the compiled step: normalise, then erase, then mix.
+"""Augmentation on the device, inside the compiled step: normalize, then erase, then mix.
 
-The references are timm's `RandomErasing` (one region, on the normalised image) and `Mixup` in batch
+The references are timm's `RandomErasing` (one region, on the normalized image) and `Mixup` in batch
 mode; Random Erasing (arXiv:1708.04896), mixup (arXiv:1710.09412), CutMix (arXiv:1905.04899). Two
 differences from timm, both so that nothing depends on the mesh and no image crosses devices: a
-"batch" is a group of consecutive images, and the partner of image i is its neighbour i xor 1 where
+"batch" is a group of consecutive images, and the partner of image i is its neighbor i xor 1 where
 timm reverses the batch. Images are NHWC, or NTHWC: the frames of a clip share everything that is
 drawn. Everything random is a function of `key`.
 """
@@ -50,11 +50,11 @@ def random_erase(
 
     Args:
         key: A JAX key.
-        image: (B, H, W, C) or (B, T, H, W, C) float32, normalised.
+        image: (B, H, W, C) or (B, T, H, W, C) float32, normalized.
         probability: Probability of erasing, per image or clip.
         area: Least and largest area of the rectangle before rounding, as fractions of the image.
         aspect: Least and largest height / width; the logarithm is uniform.
-        mode: 'pixel' fills with N(0, 1) per value, 'rand' with one N(0, 1) colour, 'const' with 0.
+        mode: 'pixel' fills with N(0, 1) per value, 'rand' with one N(0, 1) color, 'const' with 0.
 
     Returns:
         The images, of the shape that they had.
@@ -105,14 +105,14 @@ def mix(
     switch_probability: float = 0.5,
     group: int = 128,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes each image and its target with its neighbour's, by mixup or by CutMix.
+    """Mixes each image and its target with its neighbor's, by mixup or by CutMix.
 
     Within a group of consecutive images there is one lambda, one choice between the two,
     and one box.
 
     Args:
         key: A JAX key.
-        image: (B, H, W, C) or (B, T, H, W, C) float32, normalised.
+        image: (B, H, W, C) or (B, T, H, W, C) float32, normalized.
         target: (B, K) float32, already smoothed.
         mixup_alpha: lambda of mixup is Beta(alpha, alpha); 0: CutMix only.
         cutmix_alpha: The same for CutMix; 0: mixup only; both 0: nothing is mixed.
@@ -131,7 +131,7 @@ def mix(
         return image, target
     batch, (height, width, _) = image.shape[0], image.shape[-3:]
     if batch % 2:
-        raise UserError(f"mixing pairs neighbours and needs an even batch, got {batch} images")
+        raise UserError(f"mixing pairs neighbors and needs an even batch, got {batch} images")
     if batch > group and (batch % group or group % 2):
         raise UserError(
             f"mixing needs even groups that divide the batch: {batch} images, groups of {group}"
@@ -162,9 +162,9 @@ def mix(
     # (B, H, W, 1)
     own = jnp.where(cut[:, None, None, None], 1.0 - inside, weight[:, None, None, None])
     own = _every_frame(own, image)
-    image = own * image + (1.0 - own) * _neighbour(image)
+    image = own * image + (1.0 - own) * _neighbor(image)
     weight = weight[:, None]
-    return image, weight * target + (1.0 - weight) * _neighbour(target)
+    return image, weight * target + (1.0 - weight) * _neighbor(target)
 
 
 def _every_frame(mask, image):
@@ -172,19 +172,19 @@ def _every_frame(mask, image):
     return mask.reshape(mask.shape[0], *(1,) * (image.ndim - 4), *mask.shape[1:])
 
 
-def _neighbour(x):
+def _neighbor(x):
     """x[i xor 1] along axis 0, as a reversal within pairs so that an even shard
     needs no other device.
     """
     return x.reshape(x.shape[0] // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
-def _span(centre, ratio, length):
+def _span(center, ratio, length):
     """Start and end of a cut of int(length * ratio) around `centre`, halves rounded down,
     clipped to the image.
     """
     half = (length * ratio).astype(jnp.int32) // 2
-    return jnp.clip(centre - half, 0, length), jnp.clip(centre + half, 0, length)
+    return jnp.clip(center - half, 0, length), jnp.clip(center + half, 0, length)
 
 
 def _box(top, bottom, left, right, height, width):

@@ -235,7 +235,7 @@ def _add_tile(sums, logits, same, axis):
 
 def _finish(sums) -> tuple[jax.Array, jax.Array]:
     """(cross-entropies, whether the best is a positive) of rows whose sums are complete."""
-    # In this order, since the two logits cancel where a pair is well learnt and the loss is small.
+    # In this order, since the two logits cancel where a pair is well learned and the loss is small.
     losses = (sums["max"] - sums["positive"] / sums["count"]) + jnp.log(sums["sum"])
     return losses, sums["best"] >= sums["max"]
 

@@ -2,7 +2,7 @@
 the L1 of masked pixels, the locally normalized target.
 
 SimMIM (arXiv 2111.09886); the reference is `models/simmim.py` of microsoft/Swin-Transformer.
-The normalised target is that of its `NORM_TARGET` (On Data Scaling in Masked Image
+The normalized target is that of its `NORM_TARGET` (On Data Scaling in Masked Image
 Modeling, arXiv 2206.04664).
 """
 
@@ -82,7 +82,7 @@ def local_statistics(image: jax.Array, window: int) -> tuple[jax.Array, jax.Arra
     """
     if window % 2 == 0 or window < 3:
         raise UserError(
-            f"the window of the normalised target must be odd and at least 3, not {window}"
+            f"the window of the normalized target must be odd and at least 3, not {window}"
         )
     image = image.astype(jnp.float32)
     count = _valid_pixels(image.shape[1:-1], window)

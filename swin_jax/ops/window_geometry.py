@@ -19,7 +19,7 @@ SHRINKING = ("shrink", "shrink_axis")  # rules by which parameters are of the sm
 CPB_HIDDEN = 512  # of the MLP of the continuous position bias
 
 # What the official code adds to the logits of pairs that shifting brought into one window
-# without being neighbours.
+# without being neighbors.
 MASKED = -100.0
 
 
@@ -211,7 +211,7 @@ def log_coordinates(window: tuple[int, ...], pretrained: tuple[int, ...]) -> np.
 def bicubic_matrix(old: int, new: int) -> np.ndarray:
     """PyTorch's bicubic interpolation along one axis as a matrix (new, old), float64.
 
-    Keys' kernel with A = -0.75 (`jax.image.resize` has -0.5), half-pixel centres, taps clamped at
+    Keys' kernel with A = -0.75 (`jax.image.resize` has -0.5), half-pixel centers, taps clamped at
     the edges, no antialiasing.
     """
     a = -0.75

@@ -33,7 +33,7 @@ class Chip:
         peak_flops: bfloat16 operations per second, dense.
         hbm_bytes: Memory that a program can have.
         hbm_bandwidth: Bytes per second.
-        ici_link: Bytes per second that one link to a neighbour carries one way;
+        ici_link: Bytes per second that one link to a neighbor carries one way;
             to the switch where there is one.
         torus: Axes of the torus that links join chips in, two links each;
             0 where a switch joins them.

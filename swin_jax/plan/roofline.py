@@ -3,7 +3,7 @@ and what its chips can do.
 
 A roofline (Williams et al., CACM 2009) with collectives as in
 jax-ml.github.io/scaling-book/sharding: products run at the peak and memory traffic at the full
-bandwidth, at the same time; a collective uses all the links that a group of so many neighbours
+bandwidth, at the same time; a collective uses all the links that a group of so many neighbors
 has, and what crosses slices uses the network. Latencies are left out: many small collectives take
 longer than is said here.
 """

@@ -191,7 +191,7 @@ def verdict(facts: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def applied(config, settings: dict[str, Any]) -> Iterator[None]:
-    """A config with some keys set, and as it was afterwards."""
+    """A config with some keys set, and as it was afterward."""
     before = {}
     for key, value in settings.items():
         *path, last = key.split(".")

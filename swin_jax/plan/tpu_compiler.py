@@ -214,7 +214,7 @@ def largest(buffers: str, program: str, count: int = 8) -> list[dict[str, Any]]:
 
     Args:
         buffers: The compiler's list of buffers, and of the values that each of them holds in turn.
-        program: The optimised program.
+        program: The optimized program.
         count: Number of arrays.
 
     Returns:

@@ -82,7 +82,7 @@ def check_model_of_run(config: dict, workdir: str | os.PathLike, place: str) -> 
 
 def random_variables(model, *inputs: np.ndarray | jax.ShapeDtypeStruct) -> dict:
     """The variables that `model.init` makes for inputs of these shapes."""
-    # jax 0.10 takes 0.4 s to optimise each draw for the CPU;
+    # jax 0.10 takes 0.4 s to optimize each draw for the CPU;
     # level 0 compiles a whole model ten times faster.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     zeros = (np.zeros(x.shape, x.dtype) for x in inputs)

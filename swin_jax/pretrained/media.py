@@ -34,7 +34,7 @@ def pictures(
         images: A path, a PIL image or a uint8 array (H, W), (H, W, 1) or (H, W, 3), of NumPy or of
             any library whose arrays NumPy reads; a list of them; or a uint8 array (B, H, W, 3).
         transform: {'image': PIL image or array, 'label': int} -> {'image': uint8 (H, W, C)}.
-        channels: C; 1 hands grey pictures to the transform.
+        channels: C; 1 hands gray pictures to the transform.
         conversion: 'reference' or 'display', see data/image/picture.py;
             arrays are taken as they are.
         limits: A `Limits` of that module, which files must keep; None is `Limits()`.

@@ -67,7 +67,7 @@ def read(
     source: str | os.PathLike | Mapping,
     key: str | None,
     convert: Callable[[Mapping[str, np.ndarray]], dict],
-    licence: str,
+    license: str,
 ) -> dict:
     """The variables of a network from a run or from a file, whose terms are logged.
 
@@ -76,7 +76,7 @@ def read(
             and 'averages' are taken.
         key: The weights to take from a file that holds several, see `pretrained.files.read`.
         convert: A function that takes a file's state dict to variables.
-        licence: The terms of the released file.
+        license: The terms of the released file.
 
     Raises:
         UserError: An unreadable file, weights that do not fit.
@@ -85,5 +85,5 @@ def read(
         taken = ("params", "batch_stats", "averages")
         return {name: source[name] for name in taken if name in source}
     variables = convert(beside.read(Path(source), key))
-    log.warning("%s: %s", source, licence)
+    log.warning("%s: %s", source, license)
     return variables

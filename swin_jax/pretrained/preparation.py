@@ -22,7 +22,7 @@ from swin_jax.pretrained import media
 # The functions that a preparation may call, by public name: no file chooses what code runs.
 _IMAGES = "swin_jax.data.image.transforms."
 _VIDEOS = "swin_jax.data.video.transforms."
-# The short side to 256 / 224 of the size, the centre; or the whole picture.
+# The short side to 256 / 224 of the size, the center; or the whole picture.
 RESIZED = _IMAGES + "eval_transform"
 CLIP = _IMAGES + "clip_eval_transform"
 FACE = "swin_jax.data.image.alignment.face_transform"  # a square picture, whole
@@ -50,7 +50,7 @@ class Preparation:
     """Turns pictures or videos into a model's input, and texts into its tokens.
 
     Called with one picture or several (a path, a PIL image, a uint8 array (H, W) or (H, W, 3), a
-    list of them, or a uint8 array (B, H, W, 3)) it gives normalised float32 (B, H, W, C); for a
+    list of them, or a uint8 array (B, H, W, 3)) it gives normalized float32 (B, H, W, C); for a
     model of videos, called with one or several (a path, encoded bytes, a uint8 array
     (T, H, W, 3), a list, or a uint8 array (B, T, H, W, 3)), it gives (B, T, H, W, 3). It raises
     UserError for what is neither.
@@ -61,7 +61,7 @@ class Preparation:
         arguments: Arguments of the transform: 'size' in pixels, 'interpolation', 'crop' and so on.
         mean: Mean of each channel, of pixels in 0..1.
         std: Standard deviation of each channel, of pixels in 0..1.
-        channels: C, 3 for RGB or 1 for grey.
+        channels: C, 3 for RGB or 1 for gray.
         context_length: L, number of tokens of a text; None for a model that reads no texts.
         clean: Cleaning of texts, see `data.image_text.tokenizer.tokenize`.
         vocabulary: Vocabulary of the tokens; None for a model that reads no texts. By default it is

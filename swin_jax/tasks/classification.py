@@ -1,4 +1,4 @@
-"""Classification of images or clips with the regularisation of the official Swin recipe,
+"""Classification of images or clips with the regularization of the official Swin recipe,
 all of it on the device.
 
 Reference: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and RandomErasing.
@@ -104,7 +104,7 @@ class Classification:
         return sizes * 2 if len(sizes) == 1 else sizes
 
     def init(self, key: jax.Array) -> TrainState:
-        """Parameters from the model's own initialisers; the average starts at them."""
+        """Parameters from the model's own initializers; the average starts at them."""
         params = self.model.init(key, jnp.zeros((1, *self.size(), self.channels)))["params"]
         ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {}, ema)
@@ -127,7 +127,7 @@ class Classification:
     def loss(
         self, params: Any, mutable: Any, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        """Mean cross-entropy against the mixed targets: normalise, then erase, then mix.
+        """Mean cross-entropy against the mixed targets: normalize, then erase, then mix.
 
         `label` is int32 (B,), or with `multi_label` int8 (B, K): 1 where the class is there, 0
         where not, -1 where nothing is known, which does not count.

@@ -102,7 +102,7 @@ class Contrastive:
             )
 
     def init(self, key: jax.Array) -> TrainState:
-        """Parameters and statistics from the model's own initialisers;
+        """Parameters and statistics from the model's own initializers;
         the average starts at the parameters.
         """
         size = per_axis(self.image_size, 2)

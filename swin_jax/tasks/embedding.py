@@ -64,7 +64,7 @@ class SharedChoices:
         check_statistics(self.mean, self.std, self.channels)
 
     def init(self, key: jax.Array) -> TrainState:
-        """Parameters and statistics from the model's own initialisers;
+        """Parameters and statistics from the model's own initializers;
         the average starts at the parameters.
         """
         mutable = dict(

@@ -110,7 +110,7 @@ class GAN:
                 )
 
     def init(self, key: jax.Array) -> TrainState:
-        """Both networks from their own initialisers; the generator's average
+        """Both networks from their own initializers; the generator's average
         starts at its parameters.
         """
         keys = jax.random.split(key)

@@ -79,7 +79,7 @@ class LatentMapper:
         return isinstance(self.model, StyleSpaceMapper)
 
     def init(self, key: jax.Array) -> TrainState:
-        """The mapper from its own initialisers."""
+        """The mapper from its own initializers."""
         params = self.model.init(key, self.edit_nothing())["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {})
 

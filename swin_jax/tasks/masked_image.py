@@ -42,7 +42,7 @@ class MaskedImageModeling:
         channels: Number of image channels.
         seed: Seed of drop path.
         mean, std: Mean and standard deviation of the pixels in 0..1, one number per channel.
-        norm_target: Side in pixels of the window that the target is normalised in (47 for the
+        norm_target: Side in pixels of the window that the target is normalized in (47 for the
             official Swin v2 runs), odd; 0 predicts the image as the encoder sees it.
         accumulate: Micro-batches per update.
         ema_decay: 0 for no average.
@@ -73,7 +73,7 @@ class MaskedImageModeling:
         return per_axis(self.image_size, 2)
 
     def init(self, key: jax.Array) -> TrainState:
-        """Parameters from the model's own initialisers; the average starts at them."""
+        """Parameters from the model's own initializers; the average starts at them."""
         mask = jnp.zeros((1, *self.token_grid(self.size())))
         params = self.model.init(key, jnp.zeros((1, *self.size(), self.channels)), mask)["params"]
         ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
@@ -118,7 +118,7 @@ class MaskedImageModeling:
         """Reconstructions of `image` uint8 under `mask`, and how far off they are.
 
         Returns:
-            `reconstruction` (B, H, W, C) float32, pixels in 0..1 units (a normalised target
+            `reconstruction` (B, H, W, C) float32, pixels in 0..1 units (a normalized target
             is undone with the image's own statistics); `pixel_mask` (B, H, W) uint8; `error`
             and `masked` (B,) float32, as `masked_image.masked_error` gives them, in the
             units of the target.
@@ -145,7 +145,7 @@ class MaskedImageModeling:
         }
 
     def reconstruct(self, params: Any, image: jax.Array, mask: jax.Array, **kwargs) -> jax.Array:
-        """The model's prediction for normalised images under a mask of cells."""
+        """The model's prediction for normalized images under a mask of cells."""
         tokens = masked_image.upsample(mask, self.token_grid(image.shape[1:-1]))
         return self.model.apply({"params": params}, image, tokens, **kwargs)
 

@@ -70,7 +70,7 @@ class Clock:
 
         Returns:
             `time/step_seconds`, `time/images_per_second`, `time/data_wait` (share of the time,
-            0..1), and where FLOPs and peak are known `time/mfu` (model FLOP utilisation, 0..1).
+            0..1), and where FLOPs and peak are known `time/mfu` (model FLOP utilization, 0..1).
         """
         steps = step - self._step
         seconds = max(time.perf_counter() - self._began - self._outside, 1e-9)

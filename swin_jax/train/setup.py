@@ -100,7 +100,7 @@ def check_batch(config, placement: sharding.Placement) -> None:
     placement.check(config.batch_size // accumulate, "batch_size / accumulate")
     if config.get("total_steps", 1) and not can_mix(config.task, config.batch_size // accumulate):
         raise UserError(
-            "mixup and CutMix pair neighbours in groups of task.mix_group = "
+            "mixup and CutMix pair neighbors in groups of task.mix_group = "
             f"{config.task.mix_group}: batch_size / accumulate is "
             f"{config.batch_size // accumulate}, which is odd, or larger and no multiple of it"
         )
@@ -157,7 +157,7 @@ def warn_of_warmup(config) -> None:
 
 def once_options() -> dict | None:
     """Compiler options for first values: on a CPU the code of random numbers takes longer to
-    optimise than to run.
+    optimize than to run.
     """
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 

@@ -37,7 +37,7 @@ def make_mesh(
 ) -> Mesh:
     """A mesh over all devices, or those given; one of the sizes may be -1 for what is left.
 
-    Devices of several slices, which only a data-centre network joins, are neighbours along 'data'
+    Devices of several slices, which only a data-center network joins, are neighbors along 'data'
     alone: everything that 'fsdp' and 'tensor' move stays within a slice.
 
     Raises:

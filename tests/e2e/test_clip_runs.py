@@ -31,7 +31,7 @@ AVERAGE = "--config.task.ema_decay=0.9"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Five pictures, one of them grey and one in a sub-folder, a damaged one, and a text file."""
+    """Five pictures, one of them gray and one in a sub-folder, a damaged one, and a text file."""
     root = tmp_path_factory.mktemp("pictures")
     (root / "more").mkdir()
     rng = np.random.default_rng(0)

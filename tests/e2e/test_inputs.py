@@ -69,11 +69,11 @@ def test_prediction_writes_names_and_pictures(trained, folder, launch):
 
 
 def test_prediction_of_any_kind_of_picture(trained, folder, tmp_path, launch):
-    """Colour, grey, 16 bits, transparent and damaged ones; the damaged is named and left out."""
+    """Color, gray, 16 bits, transparent and damaged ones; the damaged is named and left out."""
     grey = np.arange(40, dtype=np.uint8)[:, None].repeat(40, 1) * 6
     for name, picture in {
         "rgb.png": Image.fromarray(np.stack([grey] * 3, -1)),
-        "grey.png": Image.fromarray(grey),
+        "gray.png": Image.fromarray(grey),
         "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
         "rgba.png": Image.fromarray(np.stack([grey] * 3 + [grey * 0 + 255], -1)),
         "cmyk.jpg": Image.fromarray(grey).convert("CMYK"),
@@ -86,9 +86,9 @@ def test_prediction_of_any_kind_of_picture(trained, folder, tmp_path, launch):
     assert status == 0 and "6 images" in out, err
     assert "left out, cannot be read" in err and "damaged.jpg" in err
     rows = {pathlib.Path(r["image"]).name: r for r in csv.DictReader(open(trained / "predictions.csv"))}
-    for name in ("grey.png", "deep.png", "rgba.png"):
+    for name in ("gray.png", "deep.png", "rgba.png"):
         assert rows[name]["probability_1"] == rows["rgb.png"]["probability_1"], name
-    # A model of grey pictures takes colours too.
+    # A model of gray pictures takes colors too.
     assert launch("experiments/quickstart.py:fake", tmp_path / "run")[0] == 0
     assert launch("experiments/quickstart.py:fake", tmp_path / "run", f"--predict={tmp_path / 'rgb.png'}")[0] == 0
 

@@ -22,14 +22,14 @@ from swin_jax.train import checkpoint
 
 
 class Pooled(nn.Module):
-    """A linear classifier of the mean colour: (B, H, W, 3) -> (B, num_classes)."""
+    """A linear classifier of the mean color: (B, H, W, 3) -> (B, num_classes)."""
 
     image_size: int = 8
     num_classes: int = 10
 
     @nn.compact
     def __call__(self, image, train=False):
-        return nn.Dense(self.num_classes, name="colour")(image.mean(axis=(1, 2)))
+        return nn.Dense(self.num_classes, name="color")(image.mean(axis=(1, 2)))
 
 
 PRESETS = {"pooled_8": dict(image_size=8, num_classes=10)}
@@ -37,9 +37,9 @@ PRESETS = {"pooled_8": dict(image_size=8, num_classes=10)}
 
 def to_variables(arrays, model):
     shape = (model.num_classes, 3)
-    if arrays["colour.weight"].shape != shape:
-        raise UserError(f"colour.weight is {arrays['colour.weight'].shape}, not {shape}")
-    return {"params": {"colour": {"kernel": arrays["colour.weight"].T, "bias": arrays["colour.bias"]}}}
+    if arrays["color.weight"].shape != shape:
+        raise UserError(f"color.weight is {arrays['color.weight'].shape}, not {shape}")
+    return {"params": {"color": {"kernel": arrays["color.weight"].T, "bias": arrays["color.bias"]}}}
 
 
 def load_arrays(weights, fields, resize, overrides):
@@ -77,8 +77,8 @@ FAMILY = Family(
     find=lambda word: word if word in PRESETS else None,
     fetch=no_published_weights,
     preset=lambda word: PRESETS[word],
-    recognizes=lambda arrays: "colour.weight" in arrays,
-    infer=lambda arrays, known: dict(num_classes=len(arrays["colour.weight"])),
+    recognizes=lambda arrays: "color.weight" in arrays,
+    infer=lambda arrays, known: dict(num_classes=len(arrays["color.weight"])),
     make=Pooled,
     load=load_arrays,
     load_workdir=load_workdir,
@@ -106,7 +106,7 @@ def get_config(arg=None):
 @pytest.fixture
 def arrays():
     rng = np.random.default_rng(0)
-    return {"colour.weight": rng.normal(size=(4, 3)).astype("f"), "colour.bias": np.arange(4, dtype=np.float32)}
+    return {"color.weight": rng.normal(size=(4, 3)).astype("f"), "color.bias": np.arange(4, dtype=np.float32)}
 
 
 @pytest.fixture
@@ -133,10 +133,10 @@ def test_it_is_loaded_by_name_and_by_file(arrays, file):
     assert "pooled_8" in swin_jax.list_models("pool*")
     with pytest.warns(UserWarning, match="pooled_8 has random weights"):
         model, variables = swin_jax.load("pooled_8", num_classes=5)
-    assert model == Pooled(8, 5) and variables["params"]["colour"]["kernel"].shape == (3, 5)
+    assert model == Pooled(8, 5) and variables["params"]["color"]["kernel"].shape == (3, 5)
     for name in (None, "pooled_8"):
         model, variables = swin_jax.load(name, weights=file, num_classes=4)
-        np.testing.assert_array_equal(variables["params"]["colour"]["kernel"], arrays["colour.weight"].T)
+        np.testing.assert_array_equal(variables["params"]["color"]["kernel"], arrays["color.weight"].T)
     with pytest.raises(UserError, match="nearest name is 'pooled_8'"):
         swin_jax.load("pooled")
     with pytest.raises(UserError, match="Pooled has no argument 'num_clases'; did you mean 'num_classes'"):

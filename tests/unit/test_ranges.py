@@ -157,7 +157,7 @@ def test_statistics_have_a_number_for_each_channel(task, channels, values, name)
         task(None, None, **right | {name: values}, **required)
 
 
-def test_a_grey_image_does_not_become_three_channels():
+def test_a_gray_image_does_not_become_three_channels():
     with pytest.raises(RangeError, match="^mean=.* each of 1 channels"):
         augmentation.normalize(np.zeros((1, 4, 4, 1), np.uint8))
 

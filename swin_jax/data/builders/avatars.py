@@ -105,7 +105,7 @@ def build(
         overwrite,
         description=f"{about} {CREDIT}",
         files={
-            "LICENSES.md": f"# Licences\n\n{CREDIT}\n".encode(),
+            "LICENSES.md": f"# Licenses\n\n{CREDIT}\n".encode(),
             "samples.png": samples.getvalue(),
         },
         license="MIT",
@@ -149,7 +149,7 @@ def render(face: Mapping[str, str], size: int) -> bytes:
         raise UserError(
             f"the drawings of {PACKAGE} have another size than those of {PACKAGE_VERSION}"
         )
-    encoded = svg.rasterise(drawing.replace(_HEADER, header), size, size, "an avatar")
+    encoded = svg.rasterize(drawing.replace(_HEADER, header), size, size, "an avatar")
     image = picture.open_image(encoded).convert("RGBA")
     background = Image.new("RGBA", image.size, BACKGROUND)
     png = io.BytesIO()

@@ -8,7 +8,7 @@ Ten tarballs (33 MB) are fetched from the npm registry into DIR/downloads/emoji,
 (pip install resvg-py), pixels over white. The data set is called `emoji` at 64 pixels, else
 `emoji_SIZE`; each vendor is a split. It takes a minute.
 
-Licences differ by vendor; they are printed and written beside the data (LICENSES.md). openmoji is
+Licenses differ by vendor; they are printed and written beside the data (LICENSES.md). openmoji is
 CC-BY-SA: pictures that are derived from it must be shared alike.
 """
 
@@ -233,7 +233,7 @@ class Drawings:
         self.codes = tuple(self._drawings)
 
     def render(self, code: str, size: int) -> bytes:
-        """Draws an emoji over white, centred; returns a PNG of size x size pixels RGB. UserError
+        """Draws an emoji over white, centered; returns a PNG of size x size pixels RGB. UserError
         if it is not valid.
         """
         from PIL import Image
@@ -241,7 +241,7 @@ class Drawings:
         drawing = self._drawings[code]
         encoded = drawing
         if self._set is not None:
-            encoded = svg_files.rasterise(
+            encoded = svg_files.rasterize(
                 icons.svg(self._set, drawing), size, size, f"the icon {drawing[0]!r}"
             )
         image = picture.open_image(encoded).convert("RGBA")
@@ -263,7 +263,7 @@ def license_text(vendors: Mapping[str, Vendor], size: int) -> str:
     """The text of LICENSES.md."""
     lines = [
         (
-            f"# Licences\n\nPictures rendered at {size} x {size} pixels over white; "
+            f"# Licenses\n\nPictures rendered at {size} x {size} pixels over white; "
             "otherwise unchanged.\n"
         )
     ]

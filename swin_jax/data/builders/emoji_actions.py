@@ -12,7 +12,7 @@ emoji_actions/anim_3, emoji_actions/all, ..., with _SIZEpx behind at other sizes
 splits are man, person and woman. All frames are kept, scaled down, as PNG with their transparency.
 That takes about a second a clip; a run that was stopped resumes with the next clip.
 
-Both packages and animations (Microsoft Corporation) are under the MIT licence.
+Both packages and animations (Microsoft Corporation) are under the MIT license.
 """
 
 import argparse
@@ -41,7 +41,7 @@ WHO = ("man", "person", "woman")
 TONES = ("none", "light", "medium-light", "medium", "medium-dark", "dark")
 _TONE_POINTS = ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
 _GROUP = "People & Body"
-_LICENSE = """# Licence
+_LICENSE = """# License
 
 MIT. Fluent Emoji, animated, Copyright (c) Microsoft Corporation,
 https://github.com/microsoft/fluentui-emoji-animated
@@ -232,7 +232,7 @@ def read_frames(data: bytes, size: int) -> list[bytes]:
     for index in range(image.n_frames):
         image.seek(index)
         frame, png = image.convert("RGBA"), io.BytesIO()
-        # Which weighs colours with alpha.
+        # Which weighs colors with alpha.
         frame.resize((size, size), Image.Resampling.LANCZOS).save(png, "png")
         frames.append(png.getvalue())
     return frames

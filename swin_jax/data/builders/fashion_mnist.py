@@ -1,5 +1,5 @@
 """Prepares Fashion-MNIST: 60,000 training and 10,000 test images of 10 kinds of clothes,
-28 x 28 grey.
+28 x 28 gray.
 
     python -m swin_jax.data.builders.fashion_mnist [--data_dir DIR] [--source FOLDER | --download]
 
@@ -7,7 +7,7 @@ FOLDER holds the four idx.gz files (31 MB). By default it is where the Debian pa
 `dataset-fashion-mnist` puts them; --download fetches them from the authors' server and checks their
 md5. The result takes 43 MB and ten seconds.
 
-Licence: MIT (Zalando SE). Paper: Xiao et al. (arXiv 1708.07747).
+License: MIT (Zalando SE). Paper: Xiao et al. (arXiv 1708.07747).
 """
 
 import argparse

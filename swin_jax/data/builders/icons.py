@@ -75,7 +75,7 @@ def _resolve(icons: dict[str, Any], slug: str | None) -> tuple[str, dict[str, An
 
 def _slug(name: str) -> str:
     """An Iconify slug of a Unicode name; the two keycaps that only punctuation tells
-    apart are spelt out.
+    apart are spelled out.
     """
     name = name.lower().replace("#", " pound").replace("*", " asterisk")
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")

@@ -11,7 +11,7 @@ FOLDER holds the official files from https://image-net.org (an account is needed
 The result takes as much space as the two tars; JPEG bytes are stored as they are. About an hour on
 a local disk.
 
-Licence: the ImageNet terms of access: non-commercial research and education only; no
+License: the ImageNet terms of access: non-commercial research and education only; no
 redistribution. Labels are the synsets in sorted order, as everywhere in the field. Paper:
 Russakovsky et al., ILSVRC (arXiv 1409.0575).
 """
@@ -66,7 +66,7 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
         "file_name": tfds.features.Text(),
     }
     splits = {
-        "train": write.Split(labelled(train), expected.get("train")),
+        "train": write.Split(labeled(train), expected.get("train")),
         "validation": write.Split(validation, expected.get("validation")),
     }
     description = "ImageNet-1K (ILSVRC 2012), images as distributed, labels in sorted synset order."
@@ -82,7 +82,7 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     )
 
 
-def labelled(files: dict[str, synsets.Files]) -> Iterator[dict[str, Any]]:
+def labeled(files: dict[str, synsets.Files]) -> Iterator[dict[str, Any]]:
     """Yields one example for each file of each synset."""
     for synset, read in files.items():
         for name, data in read():
@@ -96,7 +96,7 @@ def _validation(root: Path, known: set[str]) -> Iterator[dict[str, Any]]:
         files = synsets.open_synsets(path)
         if unknown := set(files) - known:
             raise UserError(f"{path} holds synsets without training images, such as {min(unknown)}")
-        return labelled(files)
+        return labeled(files)
     truth = _ground_truth(root)
     if unknown := set(truth) - known:
         raise UserError(

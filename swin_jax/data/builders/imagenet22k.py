@@ -7,7 +7,7 @@ of the synsets' nXXXXXXXX.tar files or folders. The result takes as much space; 
 stored as they are, so the few unreadable files of the release stay in, and are replaced and
 counted when they are read.
 
-Licence: the ImageNet terms of access: non-commercial research and education only;
+License: the ImageNet terms of access: non-commercial research and education only;
 no redistribution. Labels are the 21,841 synsets in sorted order. Paper: Deng et
 al., ImageNet (CVPR 2009).
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from swin_jax.core.errors import UserError
 from swin_jax.data.builders import synsets, write
-from swin_jax.data.builders.imagenet2012 import LICENSE, labelled
+from swin_jax.data.builders.imagenet2012 import LICENSE, labeled
 
 VERSION = "1.0.0"
 NUM_CLASSES = 21841
@@ -50,7 +50,7 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
         "label": tfds.features.ClassLabel(names=list(files)),
         "file_name": tfds.features.Text(),
     }
-    splits = {"train": write.Split(labelled(files), NUM_EXAMPLES if whole else None)}
+    splits = {"train": write.Split(labeled(files), NUM_EXAMPLES if whole else None)}
     description = "ImageNet-22K (fall 2011), images as distributed, labels in sorted synset order."
     return write.write(
         data_dir,

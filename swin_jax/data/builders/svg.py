@@ -8,7 +8,7 @@ def check_renderer(name: str) -> None:
     _renderer(name)
 
 
-def rasterise(text: str, width: int, height: int, name: str) -> bytes:
+def rasterize(text: str, width: int, height: int, name: str) -> bytes:
     """Renders a drawing.
 
     Args:

@@ -2,7 +2,7 @@
 and forward against reversed playback.
 
 Prepared by `python -m swin_jax.data.builders.emoji_actions`. Every action has one animation;
-persons differ in hair and clothes, skin tones in colour. A model that is trained on some persons
+persons differ in hair and clothes, skin tones in color. A model that is trained on some persons
 is tested on another.
 """
 
@@ -162,7 +162,7 @@ def reversal(pixels: np.ndarray, size: int = 20) -> tuple[float, float]:
 
     Args:
         pixels: uint8 (N, H, W, 4).
-        size: Height and width in pixels at which frames are compared, colours times alpha, and
+        size: Height and width in pixels at which frames are compared, colors times alpha, and
             alpha.
 
     Returns:
@@ -316,15 +316,15 @@ class _FakeActions:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         label, size = index % self.num_classes, self.image_size
-        colour = np.random.default_rng([self.seed, index]).integers(0, 256, 3)
+        color = np.random.default_rng([self.seed, index]).integers(0, 256, 3)
         time = np.arange(self.num_frames)[:, None, None] / self.num_frames
         y, x = (np.mgrid[:size, :size] + 0.5) / size
-        centre = 0.5 + 0.5j + 0.25 * np.exp(2j * np.pi * time)  # on its way round
+        center = 0.5 + 0.5j + 0.25 * np.exp(2j * np.pi * time)  # on its way round
         # In radii; it grows, then starts again.
-        distance = np.abs(x + 1j * y - centre) / (0.12 + 0.13 * time)
+        distance = np.abs(x + 1j * y - center) / (0.12 + 0.13 * time)
         inside = (distance < 1) & (distance >= 0.9 * label / self.num_classes)
         pixels = np.empty((self.num_frames, size, size, 4), np.uint8)
-        pixels[..., :3], pixels[..., 3] = colour, 255 * inside
+        pixels[..., :3], pixels[..., 3] = color, 255 * inside
         return {"video": Frames(pixels), "label": label, "record": index}
 
     def record_name(self, index: int) -> str:

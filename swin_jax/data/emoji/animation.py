@@ -73,7 +73,7 @@ def action_train_transform(
         stretch: Largest relative change of its width against its height, in both directions.
         overhang: Share of its side that may lie outside the result.
         hflip: Probability of a mirror image. It must not change the label.
-        recolour: Probability that the figure's colours are replaced:
+        recolour: Probability that the figure's colors are replaced:
             powers of its channels, exchanged and mixed.
         single_frame: True to repeat the first frame T times, for the control that sees no motion.
 
@@ -122,26 +122,22 @@ def action_eval_transform(
 
 
 def random_background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """One colour, a gradient between two, or smooth noise: uint8 (size, size, 3)."""
-    colours = rng.integers(0, 256, (2, 3)).astype(np.float64)
+    """One color, a gradient between two, or smooth noise: uint8 (size, size, 3)."""
+    colors = rng.integers(0, 256, (2, 3)).astype(np.float64)
     kind = rng.integers(3)
     if kind == 0:
-        return np.broadcast_to(colours[0], (size, size, 3)).astype(np.uint8)
+        return np.broadcast_to(colors[0], (size, size, 3)).astype(np.uint8)
     if kind == 1:
         angle = rng.uniform(0, 2 * math.pi)
         y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
         position = (x * math.cos(angle) + y * math.sin(angle)) / (
             abs(math.cos(angle)) + abs(math.sin(angle))
         ) + 0.5
-        return np.round(colours[0] + position[..., None] * (colours[1] - colours[0])).astype(
-            np.uint8
-        )
+        return np.round(colors[0] + position[..., None] * (colors[1] - colors[0])).astype(np.uint8)
     from PIL import Image
 
     cells = int(rng.integers(2, 9))
-    noise = colours[0] + rng.uniform(0.2, 1.0) * (
-        rng.uniform(0, 256, (cells, cells, 3)) - colours[0]
-    )
+    noise = colors[0] + rng.uniform(0.2, 1.0) * (rng.uniform(0, 256, (cells, cells, 3)) - colors[0])
     picture = Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8))
     return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
 
@@ -161,8 +157,8 @@ class _Options:
 
 
 def _train(example, rng, *, options: _Options, hflip: float, recolour: float) -> dict[str, Any]:
-    colours = _random_colours(rng) if recolour and rng.random() < recolour else None
-    video = _clips(example["video"], rng, options, views=1, colours=colours)[0]
+    colors = _random_colors(rng) if recolour and rng.random() < recolour else None
+    video = _clips(example["video"], rng, options, views=1, colors=colors)[0]
     if rng.random() < hflip:
         video = video[:, :, ::-1]
     return {"video": np.ascontiguousarray(video), "label": example["label"]}
@@ -175,8 +171,8 @@ def _eval(example, *, options: _Options, views: int, seed: int) -> dict[str, Any
     return {"video": clips if views else clips[0], "label": example["label"]}
 
 
-def _random_colours(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-    """A map of colours, uint8 (..., 3) -> uint8 (..., 3):
+def _random_colors(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+    """A map of colors, uint8 (..., 3) -> uint8 (..., 3):
     edges stay where they are, what they are between does not.
     """
     # Rows: a new channel each.
@@ -194,9 +190,9 @@ def _random_colours(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarr
 
 
 def _clips(
-    video, rng: np.random.Generator, options: _Options, views: int, colours=None
+    video, rng: np.random.Generator, options: _Options, views: int, colors=None
 ) -> np.ndarray:
-    """(views, T, size, size, 3) uint8 of one set of draws; `colours` maps those of the figure."""
+    """(views, T, size, size, 3) uint8 of one set of draws; `colors` maps those of the figure."""
     length = len(video)
     start = rng.uniform(0, length)
     interval = 0.0 if options.single_frame else options.frame_interval
@@ -209,8 +205,8 @@ def _clips(
     if frames.shape[-1] == 3:
         frames = np.pad(frames, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255)
     placed = _place(frames, rng, options)
-    if colours is not None:
-        placed[..., :3] = colours(placed[..., :3])
+    if colors is not None:
+        placed[..., :3] = colors(placed[..., :3])
     background = random_background(options.size, rng)
     return _composite(placed, background)[inverse.reshape(indices.shape)]
 
@@ -235,7 +231,7 @@ def _place(frames: np.ndarray, rng: np.random.Generator, options: _Options) -> n
         begin, end = max(0, offset), min(size, offset + extent)
         targets.append(slice(begin, end))
         parts.append(slice(begin - offset, end - offset))
-    # Pillow scales without aliasing and weighs colours with alpha.
+    # Pillow scales without aliasing and weighs colors with alpha.
     for index, frame in enumerate(frames):
         scaled = Image.fromarray(frame).resize(extents[::-1], Image.Resampling.BILINEAR)
         out[index][tuple(targets)] = np.asarray(scaled)[tuple(parts)]

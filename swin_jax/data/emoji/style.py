@@ -1,5 +1,5 @@
 """Augmentation of small drawings that changes how they are drawn, not what:
-place, colours, outlines.
+place, colors, outlines.
 """
 
 import functools
@@ -32,7 +32,7 @@ def style_train_transform(
     saturation: NonNegativeInterval = (0.4, 1.6),
     gamma: NonNegativeFloat = 0.25,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-    """Random turn, zoom, stretch and shift over white, then black outlines, then other colours.
+    """Random turn, zoom, stretch and shift over white, then black outlines, then other colors.
 
     Args:
         size: (H, W) of the result in pixels, or one int for both.
@@ -40,10 +40,10 @@ def style_train_transform(
         zoom: Range of the scale, relative to the picture filling the result.
         shift: Largest shift, as a share of the picture.
         outline: Probability that edges become dark lines, over the picture or over white.
-        grey: Probability of a grey picture; the others get another hue and
+        grey: Probability of a gray picture; the others get another hue and
             saturation with probability 0.8.
-        hue: Standard deviation of the turn of all colours about grey, in radians.
-        saturation: Range of the factor on the distance from grey.
+        hue: Standard deviation of the turn of all colors about gray, in radians.
+        saturation: Range of the factor on the distance from gray.
         gamma: Standard deviation of the logarithm of the brightness exponent.
 
     Returns:
@@ -70,7 +70,7 @@ def _place(image, rng, *, size, rotation, zoom, shift) -> np.ndarray:
 
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image = image.convert("RGB")
-    # From a pixel of the result to the picture's: a turn, a zoom and a stretch about the centres.
+    # From a pixel of the result to the picture's: a turn, a zoom and a stretch about the centers.
     extent, result = np.float64(image.size), np.float64(size[::-1])
     angle, factor, stretch = (
         math.radians(rng.uniform(-rotation, rotation)),
@@ -92,7 +92,7 @@ def _place(image, rng, *, size, rotation, zoom, shift) -> np.ndarray:
 
 
 def _outline(pixels: np.ndarray, rng) -> np.ndarray:
-    """Draws dark lines where neighbouring pixels differ, over the picture or over white."""
+    """Draws dark lines where neighboring pixels differ, over the picture or over white."""
     edges = np.zeros(pixels.shape[:2], np.float32)
     down = np.abs(np.diff(pixels, axis=0)).max(-1)
     right = np.abs(np.diff(pixels, axis=1)).max(-1)

@@ -10,7 +10,7 @@ import numpy as np
 from swin_jax.core.ranges import Fraction, NonNegativeFloat, NonNegativeInterval, checked
 
 _LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601
-_GREY_AXIS = np.float32((1, 1, 1)) / math.sqrt(3)
+_GRAY_AXIS = np.float32((1, 1, 1)) / math.sqrt(3)
 
 
 @checked
@@ -49,15 +49,15 @@ def recolor(
     saturation: tuple[float, float],
     gamma: float,
 ) -> np.ndarray:
-    """Makes a picture grey, or gives it another hue and saturation; then another brightness.
+    """Makes a picture gray, or gives it another hue and saturation; then another brightness.
 
     Args:
         pixels: float32 (H, W, 3) in 0..1.
         rng: Generator of the draws.
-        grey: Probability of a grey picture. The others get another hue and saturation with
+        grey: Probability of a gray picture. The others get another hue and saturation with
             probability 0.8.
-        hue: Standard deviation of the turn of all colors about grey, in radians.
-        saturation: Range of the factor on the distance from grey.
+        hue: Standard deviation of the turn of all colors about gray, in radians.
+        saturation: Range of the factor on the distance from gray.
         gamma: Standard deviation of the logarithm of the brightness exponent.
 
     Returns:
@@ -73,8 +73,8 @@ def recolor(
 
 
 def _turn_of_hue(angle: float) -> np.ndarray:
-    """The rotation of RGB about the grey axis, (3, 3) float32."""
-    x, y, z = _GREY_AXIS
+    """The rotation of RGB about the gray axis, (3, 3) float32."""
+    x, y, z = _GRAY_AXIS
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     turn = math.cos(angle) * np.eye(3) + math.sin(angle) * cross
-    return (turn + (1 - math.cos(angle)) * np.outer(_GREY_AXIS, _GREY_AXIS)).astype(np.float32)
+    return (turn + (1 - math.cos(angle)) * np.outer(_GRAY_AXIS, _GRAY_AXIS)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Random masks for masked image modelling, made where the image is transformed.
+"""Random masks for masked image modeling, made where the image is transformed.
 
 SimMIM (arXiv 2111.09886); the reference is `MaskGenerator` of `data/data_simmim_pt.py`
 of microsoft/Swin-Transformer. Masks stay on the grid of cells; the task repeats

@@ -1,10 +1,10 @@
 """Opens pictures, for the whole package: which formats, up to which limits,
-and how they become grey or RGB.
+and how they become gray or RGB.
 
 Two conversions turn what a file stores into pixels:
 
 - 'reference' is that of the published recipes, `convert("RGB")` as in torchvision's
-  ImageFolder: transparency is dropped, which uncovers whatever colours lie below it, and a
+  ImageFolder: transparency is dropped, which uncovers whatever colors lie below it, and a
   camera's EXIF orientation is ignored.
 - 'display' is what a viewer shows: pictures are turned upright by their EXIF orientation, and what
   is transparent is laid on white.
@@ -44,7 +44,7 @@ SUFFIXES_OF = {
 }
 
 _OF_16_BITS = ("PNG", "PPM")  # formats whose pictures of mode I end at 65535
-# Grey levels of PNGs of 2 and 4 bits, and what PIL multiplies their pixels by.
+# Gray levels of PNGs of 2 and 4 bits, and what PIL multiplies their pixels by.
 _STEPS = ((4, 85), (16, 17))
 
 _ORIENTATION = 0x0112  # tag of EXIF
@@ -172,7 +172,7 @@ def decode(
         limits: Limits on the picture; None for `Limits()`.
 
     Returns:
-        An image of mode 'L' where it is stored in grey, else 'RGB'; of an animation the first
+        An image of mode 'L' where it is stored in gray, else 'RGB'; of an animation the first
         frame. Raises UnreadableError for what `open_image` refuses, what is damaged, and numbers of
         unknown range: floating point and 32-bit integers.
     """
@@ -185,7 +185,7 @@ def decode(
 
 
 def convert(image: Image.Image, conversion: str) -> Image.Image:
-    """An image of mode 'L' where it is grey, else 'RGB'; UnreadableError for what `decode` refuses.
+    """An image of mode 'L' where it is gray, else 'RGB'; UnreadableError for what `decode` refuses.
 
     Args:
         image: A picture of any mode.
@@ -365,7 +365,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _with_scaled_key(image: Image.Image) -> Image.Image:
-    """A grey image whose transparent level is scaled as its pixels:
+    """A gray image whose transparent level is scaled as its pixels:
     of PNGs of few bits, PIL scales the pixels only.
 
     Nothing else tells that of an image that is loaded. A level that no pixel has hides nothing, so

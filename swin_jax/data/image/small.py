@@ -33,7 +33,7 @@ def small_train_transform(
         hflip: Probability of a horizontal flip.
         rotation: Largest turn in degrees.
         zoom: Largest relative change of the scale, for example 0.1.
-        channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
+        channels: 3 copies gray to RGB; 1 keeps gray and turns colors to gray.
 
     Returns:
         transform(example, rng): replaces `image` (PIL, or uint8 (H, W) or (H, W, C)) by
@@ -58,7 +58,7 @@ def small_eval_transform(
 
     Args:
         size: (H, W) of the result in pixels, or one int for both.
-        channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
+        channels: 3 copies gray to RGB; 1 keeps gray and turns colors to gray.
 
     Returns:
         transform(example): replaces `image` (as for small_train_transform) by uint8 (H, W,
@@ -73,7 +73,7 @@ def drawing_eval_transform(
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Makes pictures of a single drawn thing, such as a digit, alike: bright on black, filling it.
 
-    An image of `size` is taken as it is, in grey. In any other the drawing may be dark or bright,
+    An image of `size` is taken as it is, in gray. In any other the drawing may be dark or bright,
     in any color, anywhere on a ground of about one color: it is told from what the edges of the
     picture show, cut out, and made to fit by averages.
 
@@ -163,7 +163,7 @@ def _shift(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear resize with half-pixel centres and repeated edges to (*size, C)."""
+    """Bilinear resize with half-pixel centers and repeated edges to (*size, C)."""
     if image.shape[:2] == size:
         return image
     rows, columns = (_weights(old, new) for old, new in zip(image.shape, size))
@@ -186,15 +186,15 @@ def _weights(length: int, size: int) -> np.ndarray:
 
 def _turn(image: np.ndarray, angle: float, factor: float) -> np.ndarray:
     """Turns an image clockwise by `angle` (radians) and zooms it by `factor`, about
-    its centre, over black.
+    its center, over black.
     """
     height, width, channels = image.shape
-    middle, centre = (height - 1) / 2, (width - 1) / 2
-    y, x = np.ogrid[-middle : middle + 0.5, -centre : centre + 0.5]
+    middle, center = (height - 1) / 2, (width - 1) / 2
+    y, x = np.ogrid[-middle : middle + 0.5, -center : center + 0.5]
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
     # Where each pixel of the result comes from, in an image with a black border of one pixel.
     row = np.clip(cos * y - sin * x + middle + 1, 0, height + 1)
-    column = np.clip(sin * y + cos * x + centre + 1, 0, width + 1)
+    column = np.clip(sin * y + cos * x + center + 1, 0, width + 1)
     top, left = np.minimum(row.astype(int), height), np.minimum(column.astype(int), width)
     down, right = (row - top)[..., None], (column - left)[..., None]
     pixels = np.pad(image, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)

@@ -1,5 +1,5 @@
 """Image transforms of the ImageNet recipes: PIL inside, uint8 arrays out;
-normalisation happens on the device.
+normalization happens on the device.
 
 References: timm 0.4.12 `create_transform` (training) and torchvision's Resize, CenterCrop and
 RandomResizedCrop. The transforms are plain functions of (example, random generator), so they pickle
@@ -82,11 +82,11 @@ def train_transform(
 def eval_transform(
     size: Size, crop: bool = True, interpolation: str = "bicubic"
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Resize and centre crop, or direct resize.
+    """Resize and center crop, or direct resize.
 
     Args:
         size: (H, W) of the result in pixels, or one int for both.
-        crop: Resizes the picture to cover int(256 / 224 * size) and crops the centre; if False,
+        crop: Resizes the picture to cover int(256 / 224 * size) and crops the center; if False,
             resizes to `size` without keeping the aspect, as the official 384 models do.
         interpolation: 'nearest', 'bilinear' or 'bicubic'.
 
@@ -106,7 +106,7 @@ def crop_transform(
     interpolation: str = "bicubic",
     rounding: str = "even",
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Resize of the short side and centre crop, with every number given,
+    """Resize of the short side and center crop, with every number given,
     as configs of timm and transformers do.
 
     Args:
@@ -152,10 +152,10 @@ def clip_preprocess(
         size: (H, W) of the result in pixels, or one int for both.
         mean: Mean of each channel, in 0..1.
         std: Standard deviation of each channel, in 0..1.
-        mode: 'shortest' resizes the picture to cover `size` and crops the centre, 'longest' resizes
+        mode: 'shortest' resizes the picture to cover `size` and crops the center, 'longest' resizes
             it to fit in and pads, 'squash' resizes without keeping the aspect (SigLIP).
         interpolation: 'nearest', 'bilinear' or 'bicubic', with antialiasing.
-        fill: Grey level 0 to 255 of the padding.
+        fill: Gray level 0 to 255 of the padding.
 
     Returns:
         preprocess(image): float32 (H, W, 3) of a PIL image or of uint8 (H, W), (H, W, 1), (H, W, 3)
@@ -218,7 +218,7 @@ def random_crop_box(
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
     """Draws the box of a random resized crop as torchvision does;
-    after ten misses the largest allowed centre box.
+    after ten misses the largest allowed center box.
 
     Args:
         width: Width of the image in pixels.
@@ -261,7 +261,7 @@ def _train(example, rng, *, size, scale, ratio, resample, hflip, augment):
 def _eval(example, *, size, crop, resample):
     image = to_rgb(example["image"])
     if crop:
-        image = _centre_crop(
+        image = _center_crop(
             _cover(image, tuple(int(256 / 224 * side) for side in size), resample), size
         )
     else:
@@ -275,7 +275,7 @@ def _crop(example, *, size, short_side, resample, rounding):
         return {**example, "image": np.asarray(_resize(image, size, resample))}
     image = _cover(image, per_axis(short_side, 2), resample)
     if rounding == "even":
-        return {**example, "image": np.asarray(_centre_crop(image, size))}
+        return {**example, "image": np.asarray(_center_crop(image, size))}
     height, width = size
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return {**example, "image": np.asarray(image.crop((left, top, left + width, top + height)))}
@@ -312,7 +312,7 @@ def _fit(image, *, size, mode, resample, fill) -> Image.Image:
     if mode == "squash":
         return to_rgb(_resize(image, size, resample))
     if mode == "shortest":
-        return to_rgb(_centre_crop(_cover(image, size, resample), size))
+        return to_rgb(_center_crop(_cover(image, size, resample), size))
     height, width = size
     scale = min(width / image.width, height / image.height)
     picture.check_resized(width, height)
@@ -342,7 +342,7 @@ def _resize(image: Image.Image, size: tuple[int, int], resample: Image.Resamplin
     return image.resize(size[::-1], resample)
 
 
-def _centre_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _center_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     height, width = size
     left = round((image.width - width) / 2)  # halves to even, as in torchvision
     top = round((image.height - height) / 2)

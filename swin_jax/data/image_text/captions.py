@@ -66,7 +66,7 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that are captions, not blank.
 
     Raises:
-        UnreadableError: There is none, or one is no text that can be tokenised: binary
+        UnreadableError: There is none, or one is no text that can be tokenized: binary
             data, which has NULs, half a character, more than MAX_CHARACTERS, or entities
             nested more than MAX_NESTED deep.
     """

@@ -2,7 +2,7 @@
 
 A pair source is a source (see sources.py) whose examples are {'image': PIL image, 'text': captions
 (str, ...), ...}. `record(i)` is the same without reading the image, for choosing records. Captions
-are drawn and tokenised by the transform, in loader workers, so that each epoch sees others. A pair
+are drawn and tokenized by the transform, in loader workers, so that each epoch sees others. A pair
 whose image cannot be read or that has no caption raises when it is read: training replaces and
 counts it as any unreadable record.
 """
@@ -289,7 +289,7 @@ def train_transform(
     truncate: bool = True,
     clean: str = "openai",
 ) -> Callable[[Example, np.random.Generator], Example]:
-    """Transforms an image and tokenises a caption of it.
+    """Transforms an image and tokenizes a caption of it.
 
     Args:
         image: The image's transform, such as image.clip_train_transform(224).
@@ -330,7 +330,7 @@ def eval_transform(
 
 @dataclasses.dataclass(frozen=True)
 class EvalTransform:
-    """Transforms an image and tokenises a caption of it; see `eval_transform`."""
+    """Transforms an image and tokenizes a caption of it; see `eval_transform`."""
 
     image: Callable[[Example], Example]
     caption: Callable[[Example], str] | None

@@ -40,7 +40,7 @@ class VideoRandAugment:
         hidden_flip: True to flip half of the clips first, as the reference does without saying so.
         hidden_crop: True to crop up to magnitude / 224 of each side first and resize back, as the
             reference does.
-        fill: Grey level of pixels that come from outside the frame, and of the cut-out square.
+        fill: Gray level of pixels that come from outside the frame, and of the cut-out square.
     """
 
     num_ops: NonNegativeInt = 4
@@ -74,7 +74,7 @@ class VideoRandAugment:
             name: A key of OPS.
             clip: uint8 (T, H, W, 3).
             sign: 1 or -1, the side to which operations that have two go.
-            position: (2,) centre (y, x) of the cut-out square, as shares of height and width.
+            position: (2,) center (y, x) of the cut-out square, as shares of height and width.
 
         Returns:
             uint8 (T, H, W, 3).
@@ -189,8 +189,8 @@ def _affine(
 def _rotation(height, width, share):
     angle = np.deg2rad(share * _ROTATE_MAX)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = np.array([width, height]) / 2
-    return np.column_stack([turn, centre - turn @ centre])
+    center = np.array([width, height]) / 2
+    return np.column_stack([turn, center - turn @ center])
 
 
 def _shear_x(height, width, share):
@@ -231,10 +231,10 @@ def _cutout(clip, strength):
     and whose parts outside of the frame are lost.
     """
     height, width = clip.shape[1:3]
-    centre_y, centre_x = strength.position[0] * height, strength.position[1] * width
+    center_y, center_x = strength.position[0] * height, strength.position[1] * width
     half = strength.share * _CUTOUT_MAX * height / 2
-    top, bottom = (min(max(int(centre_y + side), 0), height) for side in (-half, half))
-    left, right = (min(max(int(centre_x + side), 0), width) for side in (-half, half))
+    top, bottom = (min(max(int(center_y + side), 0), height) for side in (-half, half))
+    left, right = (min(max(int(center_x + side), 0), width) for side in (-half, half))
     clip = clip.copy()
     clip[:, top:bottom, left:right] = strength.fill
     return clip

@@ -116,7 +116,7 @@ def tfds_video(
 
 
 def _open(directory: str, split: str, video_key: str, label_key: str):
-    """(records of a split as serialised examples, class names, the set's name)."""
+    """(records of a split as serialized examples, class names, the set's name)."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 

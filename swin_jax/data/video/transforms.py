@@ -5,8 +5,8 @@ Paper: Video Swin Transformer (arXiv 2106.13230). Reference: the official reposi
 (mmaction 0.15), index by index and pixel by pixel. An example comes in as `video`, a Video such as
 decode.Reader, and leaves as an array.
 
-Resizing is OpenCV's INTER_LINEAR on uint8, half-pixel centres and no antialiasing, as in the
-original. PIL's bilinear, which antialiases, differs by up to 21 grey levels.
+Resizing is OpenCV's INTER_LINEAR on uint8, half-pixel centers and no antialiasing, as in the
+original. PIL's bilinear, which antialiases, differs by up to 21 gray levels.
 """
 
 import functools
@@ -110,7 +110,7 @@ def video_eval_transform(
     sampling: str = "dense",
     short_side: PositiveInt = 256,
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """One view: the middle clip, the short side resized, the centre cropped.
+    """One view: the middle clip, the short side resized, the center cropped.
 
     A frame that does not hold the view then, which is possible unless that is square,
     is resized to hold it.
@@ -204,7 +204,7 @@ def crop_offsets(long_side: int, size: int, crops: int) -> list[int]:
     Args:
         long_side: Length of the long side in pixels.
         size: Side of a crop in pixels.
-        crops: 1 for the centre; 3 for left, right and middle in the order of the protocol, where
+        crops: 1 for the center; 3 for left, right and middle in the order of the protocol, where
             with odd slack the right crop ends a pixel before the edge; others evenly from edge to
             edge (the paper's 5 are not published).
 
@@ -226,7 +226,7 @@ def random_crop_box(
     ratio: tuple[float, float],
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """Draws the box of a random resized crop; after ten misses the centred square
+    """Draws the box of a random resized crop; after ten misses the centered square
     of the short side.
 
     Args:

@@ -93,7 +93,7 @@ def difference_hash(images: np.ndarray, size: PositiveInt = 8) -> np.ndarray:
     """A perceptual hash of images as unit vectors,
     so that `nearest` finds near-duplicates without a model.
 
-    Bit (y, x) says whether cell x + 1 of the grey picture, averaged to size rows and size + 1
+    Bit (y, x) says whether cell x + 1 of the gray picture, averaged to size rows and size + 1
     columns, is brighter than cell x. Vectors that differ in d of the size^2 bits have similarity
     1 - 2 d / size^2.
 
@@ -223,7 +223,7 @@ class Overlap:
 
 
 @checked
-def analyse(
+def analyze(
     name: str,
     correct: np.ndarray,
     similarity: np.ndarray,

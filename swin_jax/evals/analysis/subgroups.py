@@ -2,7 +2,7 @@
 the protocol of CLIP's study of bias.
 
 CLIP (arXiv 2103.00020), section 7.1, on FairFace: accuracy of race, gender and age for people
-labelled White against all others, and how often a label of a harmful category is given to members
+labeled White against all others, and how often a label of a harmful category is given to members
 of each group. The functions take predictions and group labels as columns of a table; they hold no
 classifier of people. Which classes are offered decides the result more than anything else (a class
 'child' brought the rate for the youngest from 30 to 2 percent).

@@ -159,7 +159,7 @@ class OptimizationInversion:
         """Reads the distance's network and finds the mean of W.
 
         Raises:
-            UserError: A conditional generator, or one of grey pictures; weights that do not fit.
+            UserError: A conditional generator, or one of gray pictures; weights that do not fit.
         """
         if generator.c_dim:
             raise UserError("inversion is for generators without labels; this one is conditional")

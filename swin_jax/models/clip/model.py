@@ -57,7 +57,7 @@ class CLIP(nn.Module):
     def encode_image(
         self, image: jax.Array, train: bool = False, normalize: bool = False
     ) -> jax.Array:
-        """Embeds (B, H, W, 3) normalised float images:
+        """Embeds (B, H, W, 3) normalized float images:
         (B, embed_dim) float32, of length 1 if `normalize`.
         """
         return _finish(self.visual(image, train=train), normalize)
@@ -74,7 +74,7 @@ class CLIP(nn.Module):
         """Compares every image with every text.
 
         Args:
-            image: (B, H, W, 3), floating point and normalised.
+            image: (B, H, W, 3), floating point and normalized.
             text: (B', L) token ids.
             train: Mode of both towers.
 

@@ -160,11 +160,11 @@ class ModifiedResNet(nn.Module):
         """Embeds images.
 
         Args:
-            image: (B, H, W, 3), floating point and normalised.
+            image: (B, H, W, 3), floating point and normalized.
             train: True if norms use the statistics of the batch and move the running ones.
 
         Returns:
-            (B, embed_dim) in `dtype`, not normalised.
+            (B, embed_dim) in `dtype`, not normalized.
 
         Raises:
             UserError: Integer images, or images of another size.

@@ -84,7 +84,7 @@ class TextTransformer(nn.Module):
             train: An argument without effect, so that towers are called alike.
 
         Returns:
-            (B, embed_dim) in `dtype`, not normalised.
+            (B, embed_dim) in `dtype`, not normalized.
 
         Raises:
             UserError: Ids that are not integers, or texts longer than `context_length`.

@@ -148,7 +148,7 @@ class Transformer(nn.Module):
         self._check()
         hidden = round(self.width * self.mlp_ratio)
         types = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
-        init_qkv, init_proj, init_fc1, init_fc2 = self._initialisers(hidden)
+        init_qkv, init_proj, init_fc1, init_fc2 = self._initializers(hidden)
         attn_fields = dict(
             width=self.width,
             num_heads=self.num_heads,
@@ -177,7 +177,7 @@ class Transformer(nn.Module):
             outputs.append(x)
         return x, outputs
 
-    def _initialisers(self, hidden: int) -> tuple[Callable, ...]:
+    def _initializers(self, hidden: int) -> tuple[Callable, ...]:
         """The initializers of the kernels of qkv, proj, fc1 and fc2."""
         if self.init == "default":
             # Xavier's bound for the packed matrix (3 C, C) of torch.nn.MultiheadAttention.

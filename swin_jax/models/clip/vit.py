@@ -23,7 +23,7 @@ def check_image(image: jax.Array, size: Size) -> None:
     height, width = per_axis(size, 2)
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise UserError(
-            f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)"
+            f"images are {image.dtype}; normalize them first, e.g. with swin_jax.preprocess(name)"
         )
     if image.ndim != 4 or image.shape[1:] != (height, width, 3):
         raise UserError(
@@ -95,11 +95,11 @@ class VisionTransformer(nn.Module):
         """Embeds images.
 
         Args:
-            image: (B, H, W, 3), floating point and normalised.
+            image: (B, H, W, 3), floating point and normalized.
             train: True to drop patches; needs `rngs={'patch_dropout': key}` then.
 
         Returns:
-            (B, embed_dim) in `dtype`, not normalised.
+            (B, embed_dim) in `dtype`, not normalized.
 
         Raises:
             UserError: Integer images, or images of another size.

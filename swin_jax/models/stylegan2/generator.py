@@ -194,7 +194,7 @@ class Generator(nn.Module):
             8, or 2 in networks of ADA made with 'auto' or 'cifar'.
         channel_base, channel_max: A map of side r has min(channel_base / r, channel_max) channels:
             32768 in configuration f, 16384 in e.
-        image_channels: 3 for colour.
+        image_channels: 3 for color.
         conv_clamp: Bound of all maps, 256 in networks of ADA that were trained in
             mixed precision, else None.
         resampling: 'merged' or 'plain', see `ops.stylegan2`.

@@ -192,7 +192,7 @@ class Swin(nn.Module):
         """Classifies images.
 
         Args:
-            image: (B, *size, in_channels), floating point and normalised.
+            image: (B, *size, in_channels), floating point and normalized.
             train: True to drop paths; needs `rngs={'dropout': key}` then.
 
         Returns:
@@ -253,7 +253,7 @@ class Swin(nn.Module):
         """Per-stage maps before merging, the last map, and every output by its official name."""
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise UserError(
-                f"images are {image.dtype}; normalise them first, "
+                f"images are {image.dtype}; normalize them first, "
                 "e.g. with swin_jax.preprocess(name)"
             )
         axes = num_axes(self)

@@ -153,7 +153,7 @@ class VideoSwin(nn.Module):
         """Classifies clips.
 
         Args:
-            video: (B, T, H, W, 3), floating point and normalised;
+            video: (B, T, H, W, 3), floating point and normalized;
                 any number of frames and any size, padded.
             train: True to drop paths and features; needs `rngs={'dropout': key}` then.
 
@@ -196,7 +196,7 @@ class VideoSwin(nn.Module):
 def _check_video(video: jax.Array, channels: int) -> None:
     if not jnp.issubdtype(video.dtype, jnp.floating):
         raise UserError(
-            f"videos are {video.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)"
+            f"videos are {video.dtype}; normalize them first, e.g. with swin_jax.preprocess(name)"
         )
     if video.ndim != 5:
         hint = ""

@@ -19,7 +19,7 @@ from swin_jax.core.params import flatten, unflatten
 from swin_jax.pretrained import compare, networks
 from swin_jax.pretrained.files import choose
 
-LICENCE = (
+LICENSE = (
     "the released IR-SE50 was trained on pictures derived from MS-Celeb-1M, "
     "and no terms of use are stated for it"
 )
@@ -160,7 +160,7 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     Raises:
         UserError: An unreadable file, weights that do not fit.
     """
-    return networks.read(source, key, lambda arrays: from_official(arrays, model), LICENCE)
+    return networks.read(source, key, lambda arrays: from_official(arrays, model), LICENSE)
 
 
 def pretrained() -> Callable:

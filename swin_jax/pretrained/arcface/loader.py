@@ -50,10 +50,10 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
 
 
 def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[IRSE, dict]:
-    """An IRSE with these weights; the log names their licence."""
+    """An IRSE with these weights; the log names their license."""
     model = IRSE(**fields | overrides)
     variables = put(convert.from_official(weights.arrays, model), model)
-    log.warning("%s: %s", weights.path, convert.LICENCE)
+    log.warning("%s: %s", weights.path, convert.LICENSE)
     return model, variables
 
 

@@ -189,7 +189,7 @@ def _sizes(model: clip.CLIP, image_size: int | tuple[int, int] | None = None) ->
 def inputs(
     model: clip.CLIP, image_size: int | tuple[int, int] | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """One row of `image`, normalised floats, and of `text`, token ids."""
+    """One row of `image`, normalized floats, and of `text`, token ids."""
     return {
         "image": jax.ShapeDtypeStruct((1, *_sizes(model, image_size), 3), jnp.float32),
         "text": jax.ShapeDtypeStruct((1, model.text.context_length), jnp.int32),

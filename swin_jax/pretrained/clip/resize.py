@@ -113,7 +113,7 @@ def _require(method: str | None, what: str) -> None:
 
 
 def resize_matrix(old: int, new: int, method: str) -> np.ndarray:
-    """Interpolation along one axis with half-pixel centres and antialiasing, as a matrix (new,
+    """Interpolation along one axis with half-pixel centers and antialiasing, as a matrix (new,
     old), float64.
     """
     scale = max(old / new, 1)

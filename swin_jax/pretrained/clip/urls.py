@@ -10,7 +10,7 @@ from pathlib import Path
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files import download
 
-LICENCE = "MIT, OpenAI"
+LICENSE = "MIT, OpenAI"
 _BASE = "https://openaipublic.azureedge.net/clip/models"
 
 _SHA256 = {
@@ -60,13 +60,13 @@ def fetch(name: str) -> Path:
     """
     if name in HUB.values():
         return download.fetch(
-            f"{download.HUB}/{name}/resolve/main/open_clip_model.safetensors", licence=LICENCE
+            f"{download.HUB}/{name}/resolve/main/open_clip_model.safetensors", license=LICENSE
         )
     if name not in URLS:
         raise UserError(
             f"there are no official weights of {name}; those of OpenAI are {', '.join(URLS)}"
         )
-    path = download.fetch(URLS[name], licence=LICENCE)
+    path = download.fetch(URLS[name], license=LICENSE)
     wanted = URLS[name].split("/")[-2]
     if download.sha256(path) != wanted:
         raise UserError(

@@ -23,9 +23,9 @@ _OWN = r"(input_layer|body|latlayer[12]|styles)\."
 _LAST = "latlayer1.weight"
 _NEEDED = (_LAST, "styles.0.linear.weight")
 _DECODER = "decoder."
-LICENCE = (
-    "the released e4e encoders are under the MIT licence; that of faces was trained on FFHQ (CC "
-    "BY-NC-SA 4.0), and the files hold generators under NVIDIA's non-commercial licence"
+LICENSE = (
+    "the released e4e encoders are under the MIT license; that of faces was trained on FFHQ (CC "
+    "BY-NC-SA 4.0), and the files hold generators under NVIDIA's non-commercial license"
 )
 
 
@@ -153,7 +153,7 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
         _check_sizes(infer(arrays), model)
         return from_official(arrays, model)
 
-    return networks.read(source, key, convert, LICENCE)
+    return networks.read(source, key, convert, LICENSE)
 
 
 def _check_sizes(found: Mapping, model) -> None:

@@ -36,7 +36,7 @@ def fetch(word: str) -> Path:
     file = f"{name}_encode.pt"
     raise UserError(
         f"{name} is not downloaded, because its file holds a generator under NVIDIA's "
-        f"non-commercial licence: get {file} as the README of omertov/encoder4editing says, and "
+        f"non-commercial license: get {file} as the README of omertov/encoder4editing says, and "
         f"give its path, load({name!r}, weights={file!r})"
     )
 
@@ -47,10 +47,10 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
 
 
 def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[E4E, dict]:
-    """An E4E with these weights; the log names their licence."""
+    """An E4E with these weights; the log names their license."""
     model = E4E(**fields | overrides)
     variables = put(convert.from_official(weights.arrays, model), model)
-    log.warning("%s: %s", weights.path, convert.LICENCE)
+    log.warning("%s: %s", weights.path, convert.LICENSE)
     return model, variables
 
 

@@ -29,7 +29,7 @@ def fetch(
     path: Path | None = None,
     name: str = "",
     offline: bool | None = None,
-    licence: str = "",
+    license: str = "",
 ) -> Path:
     """The path of a file, downloaded into the cache unless it is there.
 
@@ -41,7 +41,7 @@ def fetch(
         path: Path to keep the file at; None for `cached_path(url)`.
         name: Name of the file in messages; '' for the URL.
         offline: True never to download; None asks the environment variable SWIN_JAX_OFFLINE.
-        licence: License to record beside the file.
+        license: License to record beside the file.
 
     Raises:
         UserError: No network, a broken download, or a cached file that has changed.
@@ -57,7 +57,7 @@ def fetch(
             _download(url, path)
         except (OSError, ValueError, urllib.error.URLError) as error:
             raise UserError(f"{name} could not be downloaded ({error}): {by_hand}") from error
-    _check(path, url, licence)
+    _check(path, url, license)
     return path
 
 
@@ -89,13 +89,13 @@ def sha256(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(path: Path, url: str, licence: str) -> None:
+def _check(path: Path, url: str, license: str) -> None:
     """Records the checksum beside a file the first time, compares it every other time."""
     record = path.with_name(path.name + ".json")
     digest = sha256(path)
     if not record.exists():
         text = json.dumps(
-            {"url": url, "sha256": digest, "bytes": path.stat().st_size, "licence": licence},
+            {"url": url, "sha256": digest, "bytes": path.stat().st_size, "license": license},
             indent=1,
         )
         part = record.with_name(f".{record.name}.{os.getpid()}.part")

@@ -14,7 +14,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.pretrained import compare, networks
 
-LICENCE = (
+LICENSE = (
     "the Inception-v3 of FID is Google's of 2015, "
     "published under the Apache License 2.0; it saw ImageNet"
 )
@@ -100,7 +100,7 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     Raises:
         UserError: An unreadable file, weights that do not fit.
     """
-    return networks.read(source, key, lambda arrays: from_official(arrays, model), LICENCE)
+    return networks.read(source, key, lambda arrays: from_official(arrays, model), LICENSE)
 
 
 def pretrained() -> Callable:

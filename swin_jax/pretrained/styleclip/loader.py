@@ -22,7 +22,7 @@ from swin_jax.pretrained.styleclip import mappers
 log = logging.getLogger(__name__)
 
 NAME = "latent_mapper"
-LICENCE = (
+LICENSE = (
     "StyleCLIP's code is under the MIT license; "
     "the generator in files of its mappers is NVIDIA's, non-commercial"
 )
@@ -40,7 +40,7 @@ def fetch(word: str) -> Path:
     """Raises UserError: a mapper is a file for one text."""
     raise UserError(
         "mappers are not downloaded, because their files hold a generator under NVIDIA's "
-        "non-commercial licence: get one as the README of orpatashnik/StyleCLIP says, and give "
+        "non-commercial license: get one as the README of orpatashnik/StyleCLIP says, and give "
         f"its path, load({NAME!r}, weights='purple_hair.pt')"
     )
 
@@ -48,10 +48,10 @@ def fetch(word: str) -> Path:
 def load(
     weights: Weights, fields: dict, resize: str | None, overrides: dict
 ) -> tuple[Mapper, dict]:
-    """A mapper with these weights, which tell its class; the log names the licence of the file."""
+    """A mapper with these weights, which tell its class; the log names the license of the file."""
     model = make_mapper(**mappers.infer(weights.arrays) | overrides)
     variables = mappers.from_official(weights.arrays, model)
-    log.warning("%s: %s", weights.path, LICENCE)
+    log.warning("%s: %s", weights.path, LICENSE)
     return model, jax.device_put(variables)
 
 

@@ -72,7 +72,7 @@ def load_generator(
     weights: Weights, fields: dict, resize: str | None, overrides: dict
 ) -> tuple[stylegan2.Generator, dict]:
     """A generator with these weights, made for one of `fields`, see `complete`;
-    logs their licence.
+    logs their license.
     """
     model, variables = _read(stylegan2.Generator, GENERATOR, weights, fields, overrides)
     return model, jax.device_put(complete(model, variables))
@@ -99,7 +99,7 @@ def complete(model: stylegan2.Generator, variables: dict) -> dict:
 def load_discriminator(
     weights: Weights, fields: dict, resize: str | None, overrides: dict
 ) -> tuple[stylegan2.Discriminator, dict]:
-    """A discriminator with these weights, made for one of `fields`; logs their licence."""
+    """A discriminator with these weights, made for one of `fields`; logs their license."""
     model, variables = _read(stylegan2.Discriminator, DISCRIMINATOR, weights, fields, overrides)
     return model, jax.device_put(variables)
 
@@ -111,12 +111,12 @@ def _read(
     found = {name: value for name, value in network.sizes.items() if name in convert.FREE}
     model = make(**fields | found | overrides)
     convert.check_model(network, model)
-    _log_licence(weights.path, *weights.words)
+    _log_license(weights.path, *weights.words)
     return model, convert.to_variables(network.arrays)
 
 
-def _log_licence(path: str | Path | None, *words: str) -> None:
-    log.warning("%s: %s", path, origins.licence(" ".join([str(path), *words])))
+def _log_license(path: str | Path | None, *words: str) -> None:
+    log.warning("%s: %s", path, origins.license(" ".join([str(path), *words])))
 
 
 def load_pretrained(
@@ -139,7 +139,7 @@ def load_pretrained(
     if isinstance(source, Mapping):
         return _of_run(source, kind)
     variables = convert.from_official(beside.read(Path(source), key), model)
-    _log_licence(source)
+    _log_license(source)
     return complete(model, variables) if kind == GENERATOR else variables
 
 

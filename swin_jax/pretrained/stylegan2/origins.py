@@ -4,7 +4,7 @@ from pathlib import Path
 
 from swin_jax.core.errors import UserError
 
-LICENCE = "the NVIDIA Source Code License, for non-commercial use only"
+LICENSE = "the NVIDIA Source Code License, for non-commercial use only"
 FFHQ = "CC BY-NC-SA 4.0"
 _TENSORFLOW = "https://github.com/NVlabs/stylegan2"
 _ADA = "https://github.com/NVlabs/stylegan2-ada-pytorch"
@@ -15,20 +15,20 @@ _FILES = {
 }
 
 
-def licence(words: str) -> str:
+def license(words: str) -> str:
     """The line for the log, for weights that are called so."""
     pictures = (
         f"; FFHQ, whose pictures they were trained on, is {FFHQ}" if "ffhq" in words.lower() else ""
     )
     return (
         "weights that NVIDIA published, and those converted from them, "
-        f"are under {LICENCE}{pictures}"
+        f"are under {LICENSE}{pictures}"
     )
 
 
 def fetch(name: str) -> Path:
     """Raises UserError, which says where the file comes from;
-    nothing is downloaded, for its licence.
+    nothing is downloaded, for its license.
     """
     model = name.removesuffix("-discriminator")
     if "-ada-" in model:
@@ -38,7 +38,7 @@ def fetch(name: str) -> Path:
     else:
         file, page = f"{model}.pkl", _TENSORFLOW
     raise UserError(
-        f"the weights of {name} are not downloaded, for their licence ({licence(name)}): "
+        f"the weights of {name} are not downloaded, for their license ({license(name)}): "
         f"get {file} from the page of {page}, or a .pt that rosinality's code made of "
         "it, and load(weights=FILE)"
     )

@@ -87,10 +87,10 @@ def read_coordinates(table: np.ndarray) -> tuple[Size, Size]:
         if size == 1:  # 0 / 0 in the official code
             scales.append(1)
             continue
-        centre = [0, *(side - 1 for side in window), axis]
-        centre[1 + axis] += 1
+        center = [0, *(side - 1 for side in window), axis]
+        center[1 + axis] += 1
         # 8 / (scale - 1), from the coordinate of a difference of 1
-        step = 2 ** (3 * float(table[tuple(centre)])) - 1
+        step = 2 ** (3 * float(table[tuple(center)])) - 1
         scales.append(round(8 / step) + 1 if step > 0 else 0)
     told = [axis for axis, size in enumerate(window) if size > 1]
     if any(scales[axis] < 2 for axis in told) or not np.allclose(

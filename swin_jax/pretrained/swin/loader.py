@@ -218,7 +218,7 @@ def preprocess(model: swin.Swin, word: str | None) -> Preparation:
 def inputs(
     model: swin.Swin, image_size: int | tuple[int, ...] | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """One row of `image`, or over three axes of `video`: normalised floats."""
+    """One row of `image`, or over three axes of `video`: normalized floats."""
     axes = num_axes(model)
     sizes = per_axis(image_size or model.image_size, axes)
     shape = (1, *sizes, model.in_channels)

@@ -1,6 +1,6 @@
 """Addresses of the official weights of Swin, Swin V2 and SimMIM.
 
-Files of microsoft/Swin-Transformer and of the SimMIM papers (all MIT licence, Microsoft), and the
+Files of microsoft/Swin-Transformer and of the SimMIM papers (all MIT license, Microsoft), and the
 same weights as timm keeps them on the Hugging Face hub.
 """
 
@@ -14,7 +14,7 @@ from swin_jax.pretrained.files import download
 from swin_jax.pretrained.files.download import HUB
 
 RELEASES = "https://github.com/SwinTransformer/storage/releases/download"
-LICENCE = "MIT, Microsoft"
+LICENSE = "MIT, Microsoft"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def canonical_name(name: str) -> str | None:
     return None
 
 
-def fetch(name_or_url: str, offline: bool | None = None, licence: str = LICENCE) -> Path:
+def fetch(name_or_url: str, offline: bool | None = None, license: str = LICENSE) -> Path:
     """The path of a file of weights, downloaded into the cache unless it is there,
     see `download.fetch`.
 
@@ -151,7 +151,7 @@ def fetch(name_or_url: str, offline: bool | None = None, licence: str = LICENCE)
         name_or_url: A name in `WEIGHTS`, an official file name, a hub repository such as
             'timm/swin_tiny_patch4_window7_224.ms_in1k', or any URL.
         offline: True never to download; None asks the environment variable SWIN_JAX_OFFLINE.
-        licence: License to record beside the file.
+        license: License to record beside the file.
 
     Raises:
         UserError: An unknown name, no network, a broken download, a cached file that has changed,
@@ -164,7 +164,7 @@ def fetch(name_or_url: str, offline: bool | None = None, licence: str = LICENCE)
             f"{name_or_url} is on Google Drive only, where programs cannot fetch it: "
             f"download it by hand from the link on {page} and put it at {path}"
         )
-    return download.fetch(url, path, name_or_url, offline, licence)
+    return download.fetch(url, path, name_or_url, offline, license)
 
 
 def locate(name_or_url: str) -> tuple[str, Path]:

@@ -29,7 +29,7 @@ RESIZES = ("bicubic",)
 _ADVICE = "give the weights with their buffers (relative_position_index), or as a workdir"
 _HEAD = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
 
-# Parameter paths that keep their initialisation when a backbone is taken:
+# Parameter paths that keep their initialization when a backbone is taken:
 # `InitFrom(backbone=True, head=FRESH)`.
 FRESH = r"^cls_head/|(^|/)temporal/"
 

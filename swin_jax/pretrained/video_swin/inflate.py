@@ -49,7 +49,7 @@ def inflate(
     Returns:
         {'params': {'backbone': nested dict of float32 numpy arrays}}. The head and the
         attention along time of the designs 'split' and 'factorised' are not there: they
-        keep their initialisation.
+        keep their initialization.
 
     Raises:
         UserError: An unknown choice; weights of a video; tables of an unknown window;

@@ -130,7 +130,7 @@ def preprocess(model: video_swin.VideoSwin, word: str | None) -> Preparation:
 def inputs(
     model: video_swin.VideoSwin, image_size: int | tuple[int, int, int] | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """One row of `video`: a clip of normalised floats."""
+    """One row of `video`: a clip of normalized floats."""
     sizes = per_axis(image_size or model.backbone.image_size, 3)
     return {"video": jax.ShapeDtypeStruct((1, *sizes, model.backbone.in_channels), jnp.float32)}
 

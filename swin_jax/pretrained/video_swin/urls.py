@@ -48,7 +48,7 @@ TORCHVISION_URLS = {
     "swin3d_b_1k": f"{_TORCHVISION}/swin3d_b_1k-24f7c7c6.pth",
     "swin3d_b_22k": f"{_TORCHVISION}/swin3d_b_22k-7c6ae6fa.pth",
 }
-_LICENCES = {
+_LICENSES = {
     _RELEASE: "Apache-2.0, Microsoft",
     _TORCHVISION: "BSD-3-Clause, PyTorch",
     _MMACTION: "Apache-2.0, OpenMMLab",
@@ -72,7 +72,7 @@ def fetch(name: str) -> Path:
             f"there are no published weights of {name}; "
             f"the nearest name is {nearest(name, known)!r}"
         )
-    path = download.fetch(url, licence=licence(url))
+    path = download.fetch(url, license=license(url))
     digest = re.search(r"-([0-9a-f]{8})\.pth$", url)
     if digest and not download.sha256(path).startswith(digest[1]):
         raise UserError(
@@ -82,6 +82,6 @@ def fetch(name: str) -> Path:
     return path
 
 
-def licence(url: str) -> str:
+def license(url: str) -> str:
     """The terms of a file, by the publisher in its URL."""
-    return next(terms for base, terms in _LICENCES.items() if url.startswith(base))
+    return next(terms for base, terms in _LICENSES.items() if url.startswith(base))

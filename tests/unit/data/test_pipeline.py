@@ -246,10 +246,10 @@ def test_fake_images_are_deterministic_and_learnable():
     labels = np.array([source[i]["label"] for i in range(40)])
     np.testing.assert_array_equal(images[5], source[5]["image"])
     assert len(np.unique(images.reshape(40, -1), axis=0)) == 40
-    centres = np.stack([images[labels == label].mean(0) for label in range(4)])
+    centers = np.stack([images[labels == label].mean(0) for label in range(4)])
     for i in range(40):
         example = test[i]
-        assert np.argmin(((centres - example["image"]) ** 2).sum((1, 2, 3))) == example["label"]
+        assert np.argmin(((centers - example["image"]) ** 2).sum((1, 2, 3))) == example["label"]
     assert len(source.class_names) == 4 and "5" in source.record_name(5)
     with pytest.raises(UserError, match="validation"):
         fake.images(8, split="validation")

@@ -15,8 +15,8 @@ from swin_jax.train import sharding
 def problem(count=200, width=5, classes=3, seed=0, noise=0.9):
     rng = np.random.default_rng(seed)
     label = np.arange(count) % classes
-    centres = np.random.default_rng(99).normal(size=(classes, width))
-    return (3 * centres[label] + 3 * noise * rng.normal(size=(count, width)) + 2).astype(np.float32), label
+    centers = np.random.default_rng(99).normal(size=(classes, width))
+    return (3 * centers[label] + 3 * noise * rng.normal(size=(count, width)) + 2).astype(np.float32), label
 
 
 @pytest.mark.parametrize("shots", [1, 2, 8])
@@ -83,7 +83,7 @@ def test_more_shots_are_better_and_draws_can_be_repeated(method):
     assert again.accuracy[16] == (found.accuracy[16][1],)
 
 
-def test_the_regularisation_is_chosen_on_validation():
+def test_the_regularization_is_chosen_on_validation():
     train, validation = problem(9, 20, seed=1), problem(300, 20, seed=3)
     classifiers = few_shot.ridge(train, 3)
     right = [

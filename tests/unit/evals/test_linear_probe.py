@@ -16,8 +16,8 @@ from swin_jax.train import sharding
 def problem(count=150, width=6, classes=4, seed=0, noise=1.5):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, classes, count)
-    centres = np.random.default_rng(99).normal(size=(classes, width))
-    return (centres[label] + noise * rng.normal(size=(count, width)) + 0.5).astype(np.float32), label
+    centers = np.random.default_rng(99).normal(size=(classes, width))
+    return (centers[label] + noise * rng.normal(size=(count, width)) + 0.5).astype(np.float32), label
 
 
 def objective(x, label, weights, bias, strength):
@@ -98,7 +98,7 @@ def test_the_search_halves_the_interval_around_the_best(peak, visited):
     assert all(value == score(strength) for strength, value in found.visited)
 
 
-def test_of_equally_good_points_the_most_regularised_is_taken():
+def test_of_equally_good_points_the_most_regularized_is_taken():
     assert linear_probe.search(lambda strength: 1.0).best == pytest.approx(1e6)
 
 

@@ -57,7 +57,7 @@ NAMES = ("cat", ("happy", "smiling", "glad"), "T-shirt", "cat", "great white sha
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 21, 100])
-def test_classifier_is_the_mean_of_normalised_prompts(batch_size):
+def test_classifier_is_the_mean_of_normalized_prompts(batch_size):
     tower = Tower()
     found = zero_shot.classifier(tower.encode, tower.tokenize, NAMES, TEMPLATES, batch_size, progress=False)
     np.testing.assert_allclose(found, by_loops(NAMES, TEMPLATES), atol=1e-6)

@@ -152,7 +152,7 @@ def test_every_row_of_the_ablation_is_an_override(post_norm, cosine_attention, c
 
 # ---- SimMIM ----
 
-SIMMIM = {  # arguments -> peak rate, steps, warm-up start, drop path, window, side of the normalised target's window
+SIMMIM = {  # arguments -> peak rate, steps, warm-up start, drop path, window, side of the normalized target's window
     "simmim_in1k:schedule=100ep": (8e-4, 62_500, 4e-6, 0.0, 6, 0),
     "simmim_in1k": (4e-4, 500_000, 2e-6, 0.0, 6, 0),
     "simmim_in1k:variant=large": (4e-4, 500_000, 2e-6, 0.0, 12, 0),

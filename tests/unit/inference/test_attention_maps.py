@@ -237,7 +237,7 @@ def test_patches_need_not_be_square():
 
 
 def test_pictures_of_all_kinds(tmp_path):
-    """What the model saw, normalised and with its batch axis, grey, or no attention at all."""
+    """What the model saw, normalized and with its batch axis, gray, or no attention at all."""
     for picture in (
         np.random.default_rng(0).normal(size=(1, 8, 8, 3)),
         np.zeros((8, 8)),
@@ -269,7 +269,7 @@ def test_drawn_bias(tmp_path):
     maps = np.random.default_rng(0).normal(size=(8, 3, 5))
     figure = attention_maps.draw_bias(maps, tmp_path / "bias.png", "block")
     panels = [axes for axes in figure.axes if axes.get_title().startswith("head")]
-    assert len(panels) == 8 and len(figure.axes) == 16  # a colour bar each
+    assert len(panels) == 8 and len(figure.axes) == 16  # a color bar each
     (image,) = panels[3].images
     np.testing.assert_array_equal(np.asarray(image.get_array(), np.float32), maps[3].astype(np.float32))
     assert tuple(image.get_extent()) == (-2.5, 2.5, 1.5, -1.5)

@@ -29,7 +29,7 @@ def write(path, value):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Seven pictures of one colour, 10, 20, ..., the last in a sub-folder, and one that is none."""
+    """Seven pictures of one color, 10, 20, ..., the last in a sub-folder, and one that is none."""
     root = tmp_path / "pictures"
     root.mkdir()
     for i in range(6):
@@ -127,7 +127,7 @@ def test_an_interrupted_index_goes_on(folder, tmp_path):
     np.testing.assert_array_equal(image_index.load(path).features, build(folder)[0].features)
 
 
-def test_the_nearest_come_first_whether_normalised_or_not(folder):
+def test_the_nearest_come_first_whether_normalized_or_not(folder):
     rng = np.random.default_rng(0)
     found, _ = build(folder)
     rows = rng.normal(size=(7, 4)).astype(np.float32)

@@ -17,7 +17,7 @@ TINY = dict(embed_dim=6, image_size=16, context_length=8, text_width=8, text_hea
 TEXTS = ["a red boat", "two cats", "a tree in winter"]
 
 
-def initialise(model):
+def initialize(model):
     arguments = np.zeros((1, 16, 16, 3), np.float32), np.zeros((1, 8), np.int32)
     return jax.jit(model.init)(jax.random.key(0), *arguments)
 
@@ -25,7 +25,7 @@ def initialise(model):
 @pytest.fixture(scope="module")
 def clip():
     model = make_clip(**TINY)
-    return model, initialise(model)
+    return model, initialize(model)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_probabilities_are_the_softmax_of_the_models_logits(clip, pictures):
 
 def test_a_bias_on_the_logits_makes_every_entry_a_probability_of_its_own(pictures):
     model = make_clip(**TINY, logit_bias=-2.0)
-    variables = initialise(model)
+    variables = initialize(model)
     logits, _ = model.apply(variables, preprocess.preprocess(model)(pictures), tokenize(TEXTS, 8))
     found = similarity.probabilities(model, variables, pictures, TEXTS)
     np.testing.assert_allclose(found, jax.nn.sigmoid(logits), atol=1e-6)

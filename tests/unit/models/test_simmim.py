@@ -1,4 +1,4 @@
-"""SimMIM: what the encoder sees, pixel shuffle, the masked loss, the normalised target, and that the task learns."""
+"""SimMIM: what the encoder sees, pixel shuffle, the masked loss, the normalized target, and that the task learns."""
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +141,7 @@ def test_local_statistics_use_the_valid_pixels_and_the_unbiased_variance(window)
     np.testing.assert_allclose(normalised, (image - mean) / np.sqrt(variance + 1e-6), rtol=1e-6, atol=1e-6)
 
 
-def test_a_flat_image_is_normalised_to_zero():
+def test_a_flat_image_is_normalized_to_zero():
     flat = jnp.full((1, 8, 8, 1), 0.7)
     assert jnp.abs(masked_image.normalize_locally(flat, 5)).max() < 1e-2
 
@@ -192,7 +192,7 @@ def test_the_loss_of_the_step_is_that_of_predict(batch, norm_target):
     np.testing.assert_allclose(mean, metrics["loss"], rtol=1e-5)
 
 
-def test_the_loss_is_in_normalised_units_and_the_reconstruction_in_pixels(batch):
+def test_the_loss_is_in_normalized_units_and_the_reconstruction_in_pixels(batch):
     item = task()
     found = jax.jit(item.predict)(jax.jit(item.init)(jax.random.key(0)), batch, {})
     assert set(found) == set(base.PREDICTIONS[item.predicts])
@@ -201,7 +201,7 @@ def test_the_loss_is_in_normalised_units_and_the_reconstruction_in_pixels(batch)
     np.testing.assert_allclose(found["error"], (difference * found["pixel_mask"]).sum((1, 2)), rtol=1e-4)
 
 
-def test_a_normalised_target_is_undone_with_the_images_own_statistics(batch):
+def test_a_normalized_target_is_undone_with_the_images_own_statistics(batch):
     """A model that predicts zeros reconstructs the local mean."""
     item = task(norm_target=7)
     state = jax.jit(item.init)(jax.random.key(0))

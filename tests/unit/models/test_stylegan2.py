@@ -147,7 +147,7 @@ def test_half_precision_is_close_and_finite():
 
 
 def test_the_deviation_of_a_group_is_that_of_rows_far_apart():
-    """Rows b and b + n are in a group: what a row gets does not depend on its neighbours."""
+    """Rows b and b + n are in a group: what a row gets does not depend on its neighbors."""
     x = np.random.default_rng(0).standard_normal((8, 4, 4, 3)).astype(np.float32)
     found = minibatch_deviation(jnp.asarray(x), 4)[..., 3]
     for row in range(8):

@@ -164,14 +164,14 @@ def test_each_geometric_transform_and_all_in_their_order(fixed, number, name):
 
 
 AXIS = np.ones(3) / np.sqrt(3)
-GREY = np.outer(AXIS, AXIS)
+GRAY = np.outer(AXIS, AXIS)
 CONTRAST = 2**0.35
 COLORS = {
     "brightness": lambda x: x + 0.14,
     "contrast": lambda x: x * CONTRAST,
-    "luma flip": lambda x: x - 2 * x @ GREY,
+    "luma flip": lambda x: x - 2 * x @ GRAY,
     "hue": lambda x: x @ Rotation.from_rotvec(ANGLE * AXIS).as_matrix().T,
-    "saturation": lambda x: x @ GREY + (x - x @ GREY) * 2**0.7,
+    "saturation": lambda x: x @ GRAY + (x - x @ GRAY) * 2**0.7,
 }
 
 

@@ -1,4 +1,4 @@
-"""Normalising, erasing and mixing on the device."""
+"""Normalizing, erasing and mixing on the device."""
 
 import functools
 import re
@@ -37,7 +37,7 @@ def pair_sums(x):
 
 
 def own_weight(target, mixed):
-    """The weight of each image's own target, where neighbours differ in class."""
+    """The weight of each image's own target, where neighbors differ in class."""
     return np.asarray((mixed * target).sum(axis=1))
 
 
@@ -53,7 +53,7 @@ def test_normalize_is_per_channel(shape):
     assert out.dtype == jnp.float32
 
 
-def test_normalize_grey():
+def test_normalize_gray():
     np.testing.assert_allclose(augmentation.normalize(jnp.full((1, 2, 2, 1), 255, jnp.uint8), (0.5,), (0.5,)), 1.0)
 
 
@@ -90,12 +90,12 @@ def test_erase_fill(mode, mean, std):
     assert abs(filled.mean() - mean) < 0.05 and abs(filled.std() - std) < 0.05
 
 
-def test_erase_with_one_colour_per_image():
+def test_erase_with_one_color_per_image():
     image = jnp.full((8, 16, 16, 3), 7.0)
     out = np.asarray(random_erase(2, image, mode="rand"))
-    colours = [np.unique(x[(x != 7.0).all(axis=-1)], axis=0) for x in out]
-    assert all(len(colour) == 1 for colour in colours)
-    assert len(np.unique(np.concatenate(colours), axis=0)) == 8
+    colors = [np.unique(x[(x != 7.0).all(axis=-1)], axis=0) for x in out]
+    assert all(len(color) == 1 for color in colors)
+    assert len(np.unique(np.concatenate(colors), axis=0)) == 8
 
 
 def test_erase_leaves_an_image_that_no_rectangle_fits():
@@ -126,9 +126,9 @@ def test_mixup_blends_image_and_target_by_one_weight_per_group():
     image, target = batch()
     mixed, mixed_target = mix(3, image, target, switch_probability=0.0)
     weight = own_weight(target, mixed_target)
-    neighbour = np.asarray(image)[np.arange(16) ^ 1]
+    neighbor = np.asarray(image)[np.arange(16) ^ 1]
     w = weight[:, None, None, None]
-    np.testing.assert_allclose(mixed, w * np.asarray(image) + (1 - w) * neighbour, atol=1e-5)
+    np.testing.assert_allclose(mixed, w * np.asarray(image) + (1 - w) * neighbor, atol=1e-5)
     groups = weight.reshape(4, 4)
     np.testing.assert_allclose(groups, groups[:, :1].repeat(4, axis=1), atol=1e-6)
     assert len(np.unique(groups[:, 0].round(5))) == 4
@@ -149,11 +149,11 @@ def test_cutmix_pastes_one_box_per_group_and_weights_by_its_area():
 
 @pytest.mark.parametrize("length", [7, 12])
 def test_box_follows_the_rule_of_timm(length):
-    centre, side = (x.ravel() for x in np.meshgrid(np.arange(length), np.linspace(0.01, 0.99, 37)))
+    center, side = (x.ravel() for x in np.meshgrid(np.arange(length), np.linspace(0.01, 0.99, 37)))
     cut = (length * side).astype(int)
-    expected = np.clip([centre - cut // 2, centre + cut // 2], 0, length)
+    expected = np.clip([center - cut // 2, center + cut // 2], 0, length)
     np.testing.assert_array_equal(
-        augmentation._span(jnp.asarray(centre), jnp.asarray(side, jnp.float32), length), expected
+        augmentation._span(jnp.asarray(center), jnp.asarray(side, jnp.float32), length), expected
     )
 
 
@@ -172,7 +172,7 @@ def test_lambda_is_beta_and_the_switch_and_the_probability_are_shares_of_groups(
 
 
 def test_the_box_before_clipping_covers_one_minus_lambda():
-    """With lambda uniform, side sqrt(1 - lambda) and a uniform centre, the clipped box covers 1/2 - 1/5 + 1/48."""
+    """With lambda uniform, side sqrt(1 - lambda) and a uniform center, the clipped box covers 1/2 - 1/5 + 1/48."""
     image, target = jnp.zeros((6000, 40, 40, 1)), jax.nn.one_hot(jnp.arange(6000) % 2, 2)
     _, mixed_target = mix(0, image, target, switch_probability=1.0, group=2)
     assert abs(1 - own_weight(target, mixed_target).mean() - (1 / 2 - 1 / 5 + 1 / 48)) < 0.03  # whole, even sides

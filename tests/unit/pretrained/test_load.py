@@ -304,7 +304,7 @@ def test_every_form_of_a_picture_gives_the_same(tmp_path):
     assert mixed.shape == (4, 224, 224, 3)
 
 
-def test_pixels_are_normalised_per_channel():
+def test_pixels_are_normalized_per_channel():
     grey = np.full((256, 256, 3), 128, np.uint8)
     wanted = (128 / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     found = preprocess.preprocess("swin_base_patch4_window7_224_22k")(grey)
@@ -316,8 +316,8 @@ def test_models_of_384_pixels_see_the_whole_picture():
     pixels[:, :100] = 255
     whole = preprocess.preprocess("swin_base_patch4_window12_384")(pixels)
     assert whole.shape == (1, 384, 384, 3) and whole[0, 192, 10, 0] > 2
-    centre = preprocess.preprocess("swin_base_patch4_window7_224")(pixels)
-    assert centre.max() < 0
+    center = preprocess.preprocess("swin_base_patch4_window7_224")(pixels)
+    assert center.max() < 0
 
 
 def test_a_workdir_tells_its_own_preparation(tmp_path):

@@ -309,7 +309,7 @@ def test_nothing_is_assumed_of_the_model_of_a_workdir_that_does_not_tell(workdir
             preprocess(model[0])
 
 
-def test_a_grey_run_gives_one_channel(workdir):
+def test_a_gray_run_gives_one_channel(workdir):
     fn = "swin_jax.data.image.small.small_eval_transform"
     transform = {"fn": fn, "size": 16, "channels": 1, "crop": None, "interpolation": None}
     changes = {f"predict.transform.{key}": value for key, value in transform.items()}

@@ -78,7 +78,7 @@ def test_the_first_state_has_an_average_only_where_one_is_kept():
     assert set(plain.params) == {"backbone", "head"}
 
 
-def test_the_average_lags_behind_and_does_not_change_what_is_learnt(batch):
+def test_the_average_lags_behind_and_does_not_change_what_is_learned(batch):
     _, plain, _ = train(task(**PLAIN), batch, 3)
     first, averaged, _ = train(task(**PLAIN, ema_decay=0.9), batch, 3)
     assert equal(plain.params, averaged.params)
@@ -105,7 +105,7 @@ def test_without_mixing_the_loss_is_cross_entropy_with_smoothed_labels(batch, sm
 @pytest.mark.parametrize(
     "options", [{"mixup": 0.8}, {"cutmix": 1.0}, {"erase_probability": 1.0}, {"mixup": 0.8, "cutmix": 1.0}]
 )
-def test_each_part_of_the_regularisation_can_be_on_alone_and_is_random(batch, options):
+def test_each_part_of_the_regularization_can_be_on_alone_and_is_random(batch, options):
     item, off = task(**{**PLAIN, **options}, mix_group=2), task(**PLAIN)
     params = start(off).params
     loss = jax.jit(lambda key: item.loss(params, {}, batch, key)[0])
@@ -114,7 +114,7 @@ def test_each_part_of_the_regularisation_can_be_on_alone_and_is_random(batch, op
     assert all(math.isfinite(value) for value in values)
 
 
-def test_mixing_comes_after_erasing_and_normalising_and_mixes_smoothed_targets(batch):
+def test_mixing_comes_after_erasing_and_normalizing_and_mixes_smoothed_targets(batch):
     item = task(erase_probability=1.0, mix_group=4)
     state, key = start(item), jax.random.key(3)
     erase_key, mix_key, _ = jax.random.split(key, 3)
@@ -263,7 +263,7 @@ def test_mixing_keeps_what_is_not_known_of_either_image(batch):
     several = {**batch, "label": marks(batch)}
     item, state = task(**PLAIN | dict(mixup=0.8), multi_label=True), start(task(**PLAIN))
     loss = lambda label: item.loss(state.params, {}, {**several, "label": label}, jax.random.key(3))[0]  # noqa: E731
-    other = several["label"].at[-2, 2].set(0), several["label"].at[-2, 2].set(1)  # the neighbour's is lost too
+    other = several["label"].at[-2, 2].set(0), several["label"].at[-2, 2].set(1)  # the neighbor's is lost too
     assert loss(other[0]) == loss(other[1])
     assert loss(other[0].at[-1, 2].set(0)) != loss(other[1].at[-1, 2].set(0))
 

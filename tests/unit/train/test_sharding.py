@@ -152,7 +152,7 @@ class SliceDevice:
         self.device_kind, self.platform, self.coords, self.core_on_chip = "TPU v4", platform, (number % 4, 0, 0), 0
 
 
-def test_slices_are_neighbours_along_data_alone():
+def test_slices_are_neighbors_along_data_alone():
     devices = [SliceDevice(number, number // 4) for number in range(8)]
     mesh = make_mesh(-1, 2, 2, devices=devices)
     assert mesh.devices.shape == (2, 2, 2)
@@ -177,7 +177,7 @@ FAMILIES = {
         lambda: Swin(**swin.VARIANTS["giant"], **swin.V2, image_size=192, window_size=12, scan=True),
     ),
     "video": (swin_rules.PARTITION, lambda: make_video_swin(**swin.VARIANTS["base"], num_classes=400)),
-    "video_factorised": (swin_rules.PARTITION, lambda: make_video_swin(**swin.VARIANTS["base"], design="factorised")),
+    "video_factorized": (swin_rules.PARTITION, lambda: make_video_swin(**swin.VARIANTS["base"], design="factorised")),
     "clip_vit": (clip_rules.PARTITION, lambda: make_clip(**clip_presets.OPENAI["ViT-L/14"])),
     "clip_resnet": (clip_rules.PARTITION, lambda: make_clip(**clip_presets.OPENAI["RN50x64"])),
     "arcface": (arcface_rules.PARTITION, IRSE),

@@ -289,7 +289,7 @@ def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
         splits = {"train": write.Split({"image": jpeg(number)} for number in range(20))}
         return write.write(str(tmp_path), "toy", "1.0.0", {"image": tfds.features.Image()}, splits)
 
-    def licences(_):
+    def licenses(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{tmp_path}/toy/LICENSES.md")
 
     def broken(_):
@@ -297,7 +297,7 @@ def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     monkeypatch.setattr(sys, "argv", ["build"])
-    for made, name in ((build, "1.0.0.incomplete"), (licences, "LICENSES.md")):
+    for made, name in ((build, "1.0.0.incomplete"), (licenses, "LICENSES.md")):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         try:
             with pytest.raises(SystemExit) as end:

@@ -29,9 +29,9 @@ EMOJI = {  # the names and groups
 RED, GREEN, BLUE = "#f00", "#0f0", "#00f"
 
 
-def half(colour):
+def half(color):
     """Fills the left half of a 10 x 10 drawing."""
-    return {"body": f'<path fill="{colour}" d="M0 0h5v10H0z"/>'}
+    return {"body": f'<path fill="{color}" d="M0 0h5v10H0z"/>'}
 
 
 ICONS = {
@@ -54,9 +54,9 @@ ICONS = {
 CHARS = {"1f436": "dog-face", "2764-FE0F": "loved", "1f98a": "endless"}
 
 
-def webp(mode="RGBA", colour=(0, 0, 255, 128)):
+def webp(mode="RGBA", color=(0, 0, 255, 128)):
     file = io.BytesIO()
-    Image.new(mode, (32, 32), colour).save(file, "webp", lossless=True)
+    Image.new(mode, (32, 32), color).save(file, "webp", lossless=True)
     return file.getvalue()
 
 
@@ -92,8 +92,8 @@ def packages(tmp_path):
     return folder, {"vendors": vendors, "texts": texts}
 
 
-def colours(image):
-    """Colours left and right of the centre."""
+def colors(image):
+    """Colors left and right of the center."""
     array = np.asarray(image)
     return tuple(array[SIZE // 2, SIZE // 4]), tuple(array[SIZE // 2, 3 * SIZE // 4])
 
@@ -127,15 +127,15 @@ def test_pictures(tmp_path, packages):
     source = sources.tfds("emoji_16", "noto", str(tmp_path), label_key="concept")
     by_name = {source.class_names[source[i]["label"]]: source[i]["image"] for i in range(len(source))}
     white = (255, 255, 255)
-    assert colours(by_name["dog face"]) == ((255, 0, 0), white)
-    assert colours(by_name["red heart"]) == ((0, 255, 0), white)  # an alias that the code points name
-    assert colours(by_name["backhand index pointing left"]) == ((0, 0, 255), white)
-    assert colours(by_name["backhand index pointing right"]) == (white, (0, 0, 255))  # a mirrored alias
-    game = np.asarray(by_name["cricket game"])  # 10 x 20 of which the upper left quarter is red, centred
+    assert colors(by_name["dog face"]) == ((255, 0, 0), white)
+    assert colors(by_name["red heart"]) == ((0, 255, 0), white)  # an alias that the code points name
+    assert colors(by_name["backhand index pointing left"]) == ((0, 0, 255), white)
+    assert colors(by_name["backhand index pointing right"]) == (white, (0, 0, 255))  # a mirrored alias
+    game = np.asarray(by_name["cricket game"])  # 10 x 20 of which the upper left quarter is red, centered
     assert tuple(game[SIZE // 4, SIZE // 2 - 2]) == (255, 0, 0)
     assert (game[:, : SIZE // 4] == 255).all() and (game[SIZE // 2 + 1 :] == 255).all()
     solid = sources.tfds("emoji_16", "fluent_3d", str(tmp_path), label_key="concept")
-    assert colours(solid[0]["image"]) == ((127, 127, 255),) * 2  # half opaque blue over white
+    assert colors(solid[0]["image"]) == ((127, 127, 255),) * 2  # half opaque blue over white
 
 
 def test_64_pixels_are_called_emoji(tmp_path, packages):

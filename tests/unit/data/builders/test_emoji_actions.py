@@ -35,7 +35,7 @@ def animation(red=0, frames=3, still=False):
     for number in range(1 if still else frames):
         pixels = np.zeros((32, 32, 4), np.uint8)
         pixels[:, :16] = (red + 40 * number, 0, 200, 255)
-        pixels[0, 31, 3] = 10 * number  # libwebp 1.6 drops the alpha of pictures that stay in two colours
+        pixels[0, 31, 3] = 10 * number  # libwebp 1.6 drops the alpha of pictures that stay in two colors
         pictures.append(Image.fromarray(pixels))
     file = io.BytesIO()
     pictures[0].save(file, "webp", lossless=True, save_all=not still, append_images=pictures[1:], duration=42, loop=0)
@@ -141,7 +141,7 @@ def test_only_animations_of_one_person_count(tmp_path, packages):
     ]
 
 
-def test_frames_keep_order_colour_and_transparency(tmp_path, packages):
+def test_frames_keep_order_color_and_transparency(tmp_path, packages):
     build(tmp_path, packages)
     frames = data.emoji_actions(str(tmp_path), ("person",), "anim_1_8px")[2]["video"].get([0, 1, 2])
     assert frames.shape == (3, SIZE, SIZE, 4) and frames.dtype == np.uint8

@@ -29,8 +29,8 @@ def builder(tmp_path, monkeypatch):
     def run(count, at=None, act=None):
         def build(flags):
             splits = {"train": write.Split(examples(count, at, act))}
-            licence = {"LICENSES.md": b"free"}
-            return write.write(flags.data_dir, "toy", "1.0.0", features, splits, flags.overwrite, files=licence)
+            license = {"LICENSES.md": b"free"}
+            return write.write(flags.data_dir, "toy", "1.0.0", features, splits, flags.overwrite, files=license)
 
         write.run(build, argparse.ArgumentParser())
 

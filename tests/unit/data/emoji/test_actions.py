@@ -14,7 +14,7 @@ STILL = dict(speed=(1, 1), scale=(1, 1), stretch=0.0, overhang=0.0)  # the place
 
 
 def numbered(length=12, size=16, alpha=255):
-    """An animation whose frame t has the grey value 10 * t everywhere."""
+    """An animation whose frame t has the gray value 10 * t everywhere."""
     pixels = np.full((length, size, size, 4), alpha, np.uint8)
     pixels[..., :3] = 10 * np.arange(length)[:, None, None, None]
     return {"video": animation.Frames(pixels), "label": 3, "record": 5, "who": "man"}
@@ -27,7 +27,7 @@ def times(video):
 
 
 def disc(size=32):
-    """A still red disc, off the centre, over nothing."""
+    """A still red disc, off the center, over nothing."""
     y, x = np.mgrid[:size, :size]
     pixels = np.zeros((4, size, size, 4), np.uint8)
     pixels[:, (y - 12) ** 2 + (x - 10) ** 2 < 36] = (255, 0, 0, 255)
@@ -70,7 +70,7 @@ def test_all_frames_of_a_clip_share_the_draws():
     assert not (train(disc(), 0, size=24) == train(disc(), 1, size=24)).all()
 
 
-def test_transparency_shows_the_background_and_hides_its_own_colour():
+def test_transparency_shows_the_background_and_hides_its_own_color():
     for seed in range(10):
         clear = numbered(alpha=0)
         video = train(clear, seed, size=20, num_frames=3)
@@ -123,17 +123,17 @@ def test_mirror_images_are_for_training_only():
         assert (plain != mirrored).any()
 
 
-def test_new_colours_are_for_the_figure_and_the_same_in_all_frames():
+def test_new_colors_are_for_the_figure_and_the_same_in_all_frames():
     square = np.zeros((4, 16, 16, 4), np.uint8)
     square[:, 4:12, 4:12] = 90, 160, 230, 255
-    colours = {0.0: set(), 1.0: set()}
-    for recolour, found in colours.items():
+    colors = {0.0: set(), 1.0: set()}
+    for recolour, found in colors.items():
         draw = animation.action_train_transform(32, 4, hflip=0.0, recolour=recolour, **STILL)
         for seed in range(20):
             video = draw({"video": animation.Frames(square), "label": 3}, np.random.default_rng(seed))["video"]
             assert (video[:, 16, 16] == video[0, 16, 16]).all() and (video == video[:1]).all()
             found.add(tuple(video[0, 16, 16]))
-    assert colours[0.0] == {(90, 160, 230)} and len(colours[1.0]) == 20
+    assert colors[0.0] == {(90, 160, 230)} and len(colors[1.0]) == 20
 
 
 def test_the_test_side_depends_on_the_record_and_the_seed_only():
@@ -185,7 +185,7 @@ def cycle(order, size=20):
     return pixels
 
 
-def test_what_looks_the_same_both_ways_is_recognised():
+def test_what_looks_the_same_both_ways_is_recognized():
     swing = cycle([*range(12), *range(12)[::-1]])
     motion, distance = emoji_actions.reversal(swing)
     assert motion > 1 and distance == 0
@@ -194,7 +194,7 @@ def test_what_looks_the_same_both_ways_is_recognised():
     assert distance > 0.5 * motion
     noise = np.random.default_rng(0).integers(0, 256, (*swing.shape[:3], 3)).astype(np.uint8)
     hidden = np.concatenate([np.where(swing[..., 3:] == 0, noise, swing[..., :3]), swing[..., 3:]], -1)
-    assert emoji_actions.reversal(hidden, size=20)[1] == 0  # colours that transparency hides do not count
+    assert emoji_actions.reversal(hidden, size=20)[1] == 0  # colors that transparency hides do not count
     assert emoji_actions.reversal(swing[:1]) == (0.0, 0.0)
 
 

@@ -49,7 +49,7 @@ def test_what_comes_from_outside_is_white():
     assert (out[0] == 255).all() and (out[:, 0] == 255).all() and out[32, 32].max() == 0
 
 
-def test_grey_pictures_are_grey_and_keep_their_brightness():
+def test_gray_pictures_are_gray_and_keep_their_brightness():
     out = transformed(drawing(), **STILL | dict(grey=1))
     assert (out == out[..., :1]).all()
     assert abs(int(out[32, 30, 0]) - (0.299 * 200 + 0.587 * 60 + 0.114 * 20)) <= 2
@@ -58,11 +58,11 @@ def test_grey_pictures_are_grey_and_keep_their_brightness():
 def test_a_turn_of_hue_keeps_the_sum_of_the_channels():
     image = np.full((8, 8, 3), (120, 100, 110), np.uint8)
     turned = [transformed(image, seed, size=8, **STILL | dict(hue=1.0))[4, 4].astype(int) for seed in range(20)]
-    assert max(np.abs(colour - (120, 100, 110)).max() for colour in turned) > 5
-    assert all(abs(colour.sum() - 330) <= 3 for colour in turned)
+    assert max(np.abs(color - (120, 100, 110)).max() for color in turned) > 5
+    assert all(abs(color.sum() - 330) <= 3 for color in turned)
 
 
-def test_outlines_are_dark_where_neighbours_differ_and_only_there():
+def test_outlines_are_dark_where_neighbors_differ_and_only_there():
     image = drawing()
     seeds = [transformed(image, seed, **STILL | dict(outline=1)) for seed in range(12)]
     for out in seeds:

@@ -28,7 +28,7 @@ def test_shape_and_loader_form_agree(mode, height, width, channels):
     np.testing.assert_array_equal(image_lib.clip_preprocess(32, mode=mode)(np.asarray(image)), floats)
 
 
-def test_shortest_crops_the_centre():
+def test_shortest_crops_the_center():
     array = np.zeros((20, 40, 3), np.uint8)
     array[:, 10:30] = 255
     assert image_lib.clip_eval_transform(20)({"image": array})["image"].min() == 255

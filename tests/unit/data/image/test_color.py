@@ -28,7 +28,7 @@ def test_each_change_changes_and_follows_the_generator(options):
     assert (one != IMAGE).any() and ((one == other).all() == (options == dict(grey=1.0)))
 
 
-def test_grey_has_equal_channels_and_hue_keeps_brightness():
+def test_gray_has_equal_channels_and_hue_keeps_brightness():
     grey = changed(grey=1.0)["image"]
     assert (grey == grey[..., :1]).all()
     luma = IMAGE @ np.array([0.299, 0.587, 0.114])

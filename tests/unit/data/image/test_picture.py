@@ -83,7 +83,7 @@ def test_formats_are_those_that_people_have():
     [("RGB", "JPEG", "RGB"), ("L", "JPEG", "L"), ("CMYK", "JPEG", "RGB"), ("P", "PNG", "RGB"), ("RGBA", "PNG", "RGB")],
 )
 @pytest.mark.parametrize("conversion", picture.CONVERSIONS)
-def test_decode_gives_grey_or_rgb(mode, file_format, decoded, conversion):
+def test_decode_gives_gray_or_rgb(mode, file_format, decoded, conversion):
     assert decode(encoded(Image.fromarray(noise(9, 11, 3)).convert(mode), file_format), conversion).mode == decoded
 
 
@@ -121,7 +121,7 @@ def test_16_bits_are_scaled_whatever_holds_them():
 # --- Transparency and orientation
 
 
-def grey_png(depth, steps, key):
+def gray_png(depth, steps, key):
     """A PNG of 2 or 4 bits with a transparent level, which PIL does not write."""
     bits = ((steps[..., None] >> np.arange(depth)[::-1]) & 1).reshape(len(steps), -1)
     rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
@@ -134,17 +134,17 @@ def grey_png(depth, steps, key):
 
 
 def transparent_pictures():
-    """(name, file, grey or colours as stored (H, W, C), alpha (H, W))."""
-    colours, alpha = noise(6, 7, 3), np.array([0, 255, 128, 1, 254, 77, 200] * 6, np.uint8).reshape(6, 7)
-    rgba = Image.fromarray(np.dstack([colours, alpha]))
-    yield "RGBA png", encoded(rgba), colours, alpha
-    yield "RGBA webp", encoded(rgba, "WEBP", lossless=True, exact=True), colours, alpha
-    yield "RGBA tiff", encoded(rgba, "TIFF"), colours, alpha
+    """(name, file, gray or colors as stored (H, W, C), alpha (H, W))."""
+    colors, alpha = noise(6, 7, 3), np.array([0, 255, 128, 1, 254, 77, 200] * 6, np.uint8).reshape(6, 7)
+    rgba = Image.fromarray(np.dstack([colors, alpha]))
+    yield "RGBA png", encoded(rgba), colors, alpha
+    yield "RGBA webp", encoded(rgba, "WEBP", lossless=True, exact=True), colors, alpha
+    yield "RGBA tiff", encoded(rgba, "TIFF"), colors, alpha
     grey = noise(6, 7)
     yield "LA png", encoded(Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])), grey[..., None], alpha
-    key = tuple(map(int, colours[2, 3]))
-    hidden = np.where((colours == key).all(-1), 0, 255)
-    yield "RGB key", encoded(Image.fromarray(colours), transparency=key), colours, hidden
+    key = tuple(map(int, colors[2, 3]))
+    hidden = np.where((colors == key).all(-1), 0, 255)
+    yield "RGB key", encoded(Image.fromarray(colors), transparency=key), colors, hidden
     hidden = np.where(grey == grey[1, 1], 0, 255)
     yield "L key", encoded(Image.fromarray(grey), transparency=int(grey[1, 1])), grey[..., None], hidden
     deep = grey.astype(np.uint16) * 257
@@ -152,7 +152,7 @@ def transparent_pictures():
     yield "16 bits key", file, grey[..., None], hidden
     for depth in (2, 4):
         steps = grey >> (8 - depth)
-        file = grey_png(depth, steps, int(steps[1, 1]))
+        file = gray_png(depth, steps, int(steps[1, 1]))
         stored = np.uint8(steps * (255 // (2**depth - 1)))[..., None]
         yield f"{depth} bits key", file, stored, np.where(steps == steps[1, 1], 0, 255)
     bits = grey > 127
@@ -316,7 +316,7 @@ def test_a_pipe_a_folder_and_a_device_are_no_pictures(tmp_path):
 
 
 def tiff(compressed, tags):
-    """A grey TIFF of 16 x 16 pixels whose pixels are `compressed`, with more or other tags, {number: value}."""
+    """A gray TIFF of 16 x 16 pixels whose pixels are `compressed`, with more or other tags, {number: value}."""
     tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1} | tags
     where = (324, 325) if 322 in tags else (273, 279)
     tags |= dict(zip(where, (8, len(compressed))))

@@ -54,7 +54,7 @@ def test_the_result_is_height_by_width(name, size, shape):
 
 @pytest.mark.parametrize("name", ["shortest", "crop", "covered"])
 @pytest.mark.parametrize("shape", [(400, 200), (200, 400), (300, 100)])
-def test_the_aspect_is_kept_and_the_centre_taken(name, shape):
+def test_the_aspect_is_kept_and_the_center_taken(name, shape):
     image = EVAL[name]((40, 60))({"image": ramp(*shape), "label": 0})["image"].astype(float)
     right, down = np.diff(image[20, 5:-5, 0]).mean(), np.diff(image[5:-5, 30, 1]).mean()
     assert right * shape[0] == pytest.approx(down * shape[1], rel=0.03)

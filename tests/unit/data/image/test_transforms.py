@@ -50,7 +50,7 @@ def test_random_crops_lie_inside_with_the_asked_area_and_ratio():
     ("width", "height", "box"),
     [(100, 10, (43, 0, 56, 10)), (10, 100, (0, 43, 10, 56)), (100, 90, (0, 0, 100, 90)), (1, 1, (0, 0, 1, 1))],
 )
-def test_a_crop_that_never_fits_falls_back_to_the_centre(width, height, box):
+def test_a_crop_that_never_fits_falls_back_to_the_center(width, height, box):
     assert random_crop_box(width, height, (3.0, 3.0), RATIO, rng()) == box
 
 
@@ -86,7 +86,7 @@ def test_crop_is_resized_as_pil_does():
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (256, 301), (299, 256)])
-def test_eval_crop_takes_the_centre_with_halves_rounded_to_even(height, width):
+def test_eval_crop_takes_the_center_with_halves_rounded_to_even(height, width):
     result = eval_transform(224)({"image": ramp(height, width)})["image"]
     assert result.shape == (224, 224, 3)
     assert result[0, 0, 0] == round((width - 224) / 2) and result[0, 0, 1] == round((height - 224) / 2)
@@ -158,7 +158,7 @@ def test_small_train_without_augmentation_is_small_eval():
     np.testing.assert_array_equal(result, small_eval_transform(16)({"image": image})["image"])
 
 
-def test_small_train_turns_about_the_centre():
+def test_small_train_turns_about_the_center():
     image = np.zeros((21, 21, 3), np.uint8)
     image[8:13, 8:13] = 200
     transform = small_train_transform(21, padding=0, rotation=40.0, zoom=0.2)

@@ -40,15 +40,15 @@ def tfds_set(folder):
         {
             "image": png(i),
             "name": word,
-            "keywords": ["colour", f"{word}ish"][: 1 + i % 2],
+            "keywords": ["color", f"{word}ish"][: 1 + i % 2],
             "captions": [{"text": f"{word} one", "id": 0}, {"text": f"{word} two", "id": 1}],
             "label": i,
             "number": i,
         }
         for i, word in enumerate(WORDS)
     ]
-    write.write(str(folder), "colours", "1.0.0", features, {"train": write.Split(examples)})
-    return functools.partial(pairs.tfds, "colours", "train", str(folder))
+    write.write(str(folder), "colors", "1.0.0", features, {"train": write.Split(examples)})
+    return functools.partial(pairs.tfds, "colors", "train", str(folder))
 
 
 def jsonl_set(folder, lines):
@@ -76,7 +76,7 @@ def test_tfds_texts_of_every_kind(tmp_path):
         example
         == {
             "text": ("green",),
-            "keywords": ("colour", "greenish"),
+            "keywords": ("color", "greenish"),
             "captions/text": ("green one", "green two"),
             "label": 1,
         }
@@ -190,12 +190,12 @@ def test_jsonl_labels_only_where_they_are_asked_for(tmp_path):
     source = jsonl_set(tmp_path, [*lines, {"image": "3.png", "text": "black"}])
     batch = next(train_data(source).batches(0, range(4)))
     assert "label" not in batch and not batch["bad"].any()
-    labelled = lists.jsonl(str(tmp_path / "pairs.jsonl"), label_key="label")
-    assert labelled[1]["label"] == 7
+    labeled = lists.jsonl(str(tmp_path / "pairs.jsonl"), label_key="label")
+    assert labeled[1]["label"] == 7
     for index, message in ((0, "not an integer"), (2, "not an integer"), (3, "no key 'label'.*label_key=")):
         with pytest.raises(UnreadableError, match=message):
-            labelled[index]
-    batch = next(train_data(labelled).batches(0, range(4)))
+            labeled[index]
+    batch = next(train_data(labeled).batches(0, range(4)))
     assert batch["label"].tolist() == [7] * 4 and batch["bad"].sum() == 3
 
 

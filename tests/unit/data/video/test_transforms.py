@@ -99,7 +99,7 @@ def test_random_crop_boxes_have_the_asked_area_and_aspect():
     assert (top + height == 256).any() and (left + width == 340).any() and (top == 0).any()
 
 
-def test_a_box_that_never_fits_is_the_centred_square():
+def test_a_box_that_never_fits_is_the_centered_square():
     rng = np.random.default_rng(0)
     assert video.random_crop_box(20, 100, (0.9, 1.0), (3 / 4, 4 / 3), rng) == (0, 40, 20, 20)
 
@@ -122,7 +122,7 @@ def test_training_without_chance_is_two_resizes():
     clip = transform({"video": Frames(frames)}, np.random.default_rng(0))["video"]
     for frame, result in zip(frames[[0, 4, 8]], clip):  # 12 frames are the span: only start 0
         resized = cv2.resize(frame, (47, 32))
-        square = np.ascontiguousarray(resized[:, 7:39])  # a square of the full area never fits: the centred one
+        square = np.ascontiguousarray(resized[:, 7:39])  # a square of the full area never fits: the centered one
         np.testing.assert_array_equal(result, cv2.resize(square, (16, 16))[:, ::-1])
 
 
@@ -137,7 +137,7 @@ def test_the_flip_has_its_probability():
     assert flipped(0.0) == 0 and flipped(1.0) == 200 and 70 < flipped(0.5) < 130
 
 
-def test_the_evaluation_view_is_the_middle_clip_and_the_centre():
+def test_the_evaluation_view_is_the_middle_clip_and_the_center():
     frames = noise(20)
     example = video.video_eval_transform(size=24, length=4, stride=2, short_side=32)({"video": Frames(frames)})
     indices = frame_indices.dense_test_indices(20, 4, 2)[0]
@@ -164,7 +164,7 @@ def test_views_are_the_three_crops_along_the_long_side(tall):
         np.testing.assert_array_equal(view, chosen[:, :, left : left + 20])
 
 
-def test_views_of_a_larger_short_side_are_centred_across_it():
+def test_views_of_a_larger_short_side_are_centered_across_it():
     frames = noise(4, 24, 40)
     transform = video.video_views_transform(clips=1, crops=3, size=20, length=2, stride=1, short_side=24)
     views = transform({"video": Frames(frames)})["video"]

@@ -1,4 +1,4 @@
-"""Overlap analysis: nearest neighbours against brute force, statistics against scipy."""
+"""Overlap analysis: nearest neighbors against brute force, statistics against scipy."""
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def example(effect, count=1000, seed=0):
 
 def test_analysis_of_one_data_set():
     correct, similarity = example(0.3)
-    found = overlap.analyse("birds", correct, similarity, 0.9)
+    found = overlap.analyze("birds", correct, similarity, 0.9)
     over = similarity >= 0.9
     assert (found.count, found.overlap) == (1000, over.sum())
     assert found.accuracy == pytest.approx(correct.mean())
@@ -100,25 +100,25 @@ def test_analysis_of_one_data_set():
     assert found.overlapped == pytest.approx(correct[over].mean())
     assert found.effect == pytest.approx(found.overlap / 1000 * (found.overlapped - found.clean))
     assert found.interval[0] > found.clean and found.p_value < 1e-4
-    nothing = overlap.analyse("none", correct, similarity, 2.0)
+    nothing = overlap.analyze("none", correct, similarity, 2.0)
     assert nothing.overlap == 0 and nothing.effect == 0 and nothing.p_value == 1 and np.isnan(nothing.overlapped)
-    everything = overlap.analyse("all", correct, similarity, 0.0)
+    everything = overlap.analyze("all", correct, similarity, 0.0)
     assert everything.overlap == 1000 and np.isnan(everything.clean) and np.isnan(everything.p_value)
     with pytest.raises(UserError, match="same examples"):
-        overlap.analyse("x", correct, similarity[1:], 0.5)
+        overlap.analyze("x", correct, similarity[1:], 0.5)
 
 
 def test_bonferroni_decides_over_all_data_sets():
     np.testing.assert_allclose(overlap.bonferroni([0.01, 0.04, 0.5]), [0.03, 0.12, 1.0])
-    results = [overlap.analyse(f"set {i}", *example(0.4 if i == 3 else 0.0, seed=i), 0.9) for i in range(5)]
+    results = [overlap.analyze(f"set {i}", *example(0.4 if i == 3 else 0.0, seed=i), 0.9) for i in range(5)]
     lines = overlap.table(results).splitlines()
     assert len(lines) == 7 and len({line.count("|") for line in lines}) == 1
     assert [line.split("|")[-2].strip() for line in lines[2:]] == ["no", "no", "no", "yes", "no"]
 
 
 def test_pictures(tmp_path):
-    results = [overlap.analyse(f"set {i}", *example(0.1, seed=i), 0.9) for i in range(3)]
-    overlap.plot(results + [overlap.analyse("none", *example(0), 2.0)], tmp_path / "overlap.png")
+    results = [overlap.analyze(f"set {i}", *example(0.1, seed=i), 0.9) for i in range(3)]
+    overlap.plot(results + [overlap.analyze("none", *example(0), 2.0)], tmp_path / "overlap.png")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (30, 8, 8, 3), np.uint8)
     similarity, index = rng.random(30), rng.integers(0, 30, 30)

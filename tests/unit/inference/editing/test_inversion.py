@@ -293,7 +293,7 @@ def test_pictures_of_another_size_are_told_how_to_align(projector, shape, dtype)
     refused(message, projector.invert, np.zeros(shape, dtype))
 
 
-def test_conditional_and_grey_generators_are_refused(made):
+def test_conditional_and_gray_generators_are_refused(made):
     load = OptimizationInversion(Pixels()).load
     refused("this one is conditional", load, dataclasses.replace(made[0], c_dim=3), made[1])
     refused("this generator has 1 channels", load, dataclasses.replace(made[0], image_channels=1), made[1])

@@ -135,7 +135,7 @@ def test_pictures_are_resized_and_called_as_their_files(tmp_path):
     (tmp_path / "more").mkdir()
     picture(tmp_path / "a.png", 16, 16, 20)
     picture(tmp_path / "more" / "b.v2.jpg", 8, 8, 200)
-    Image.fromarray(np.full((32, 32), 50, np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(np.full((32, 32), 50, np.uint8)).save(tmp_path / "gray.png")
     found = read(tmp_path, Inverter())
     assert found.names == ("a", "grey", "more/b.v2")
     assert found.pictures.shape == (3, 8, 8, 3)

@@ -51,21 +51,21 @@ def inputs(batch=2, length=12):
     return jnp.asarray(image), jnp.asarray(ids)
 
 
-def initialise(model):
+def initialize(model):
     return jax.jit(model.init)(jax.random.key(0), *inputs(1))
 
 
 @pytest.fixture(scope="module")
 def vit():
     model = make_clip(**VIT)
-    return model, initialise(model)
+    return model, initialize(model)
 
 
 @pytest.fixture(scope="module")
 def resnet():
     """Gains of the last norms of blocks are 0 at first: with random ones every parameter matters."""
     model = make_clip(**RESNET)
-    variables = initialise(model)
+    variables = initialize(model)
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), variables["params"])
     return model, variables | {"params": params}
@@ -119,7 +119,7 @@ def test_names_have_several_spellings():
 def test_initial_values_have_the_deviations_of_the_official_code():
     """Normal ones by their deviation, uniform ones by their bound too: bound = sqrt(3) deviations."""
     model = make_clip(64, 32, 2, 192, None, 4.0, 4, 77, 500, 128, None, 3)
-    flat = flatten(initialise_for(model, 32)["params"])
+    flat = flatten(initialize_for(model, 32)["params"])
     w, t = 192, 128
     normal = {
         "text/token_embedding/embedding": 0.02,
@@ -154,7 +154,7 @@ def test_initial_values_have_the_deviations_of_the_official_code():
 
 def test_initial_values_of_the_resnet_have_the_deviations_of_the_official_code():
     model = make_clip(**RESNET | dict(vision_width=8))
-    flat = flatten(initialise_for(model, 32)["params"]["visual"])
+    flat = flatten(initialize_for(model, 32)["params"]["visual"])
     normal = {f"attnpool/{part}_proj/kernel": 256**-0.5 for part in "qkvc"}
     normal["attnpool/positional_embedding"] = 256**-0.5
     bounds = {
@@ -169,7 +169,7 @@ def test_initial_values_of_the_resnet_have_the_deviations_of_the_official_code()
             assert np.all(np.asarray(leaf) == (0 if path.startswith("layer") and "/bn3/" in path else 1)), path
 
 
-def initialise_for(model, size):
+def initialize_for(model, size):
     return jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, size, size, 3)), jnp.zeros((1, 5), jnp.int32))
 
 
@@ -213,7 +213,7 @@ def test_images_of_another_size_or_type_are_refused(fields):
     variables = abstract(model)
     for image, error, message in (
         (jnp.zeros((1, 64, 64, 3)), UserError, r"\(1, 64, 64, 3\).*\(B, 32, 32, 3\).*image_size"),
-        (jnp.zeros((1, 32, 32, 3), jnp.uint8), ValueError, "uint8; normalise"),
+        (jnp.zeros((1, 32, 32, 3), jnp.uint8), ValueError, "uint8; normalize"),
     ):
         with pytest.raises(error, match=message):
             jax.eval_shape(lambda v, x=image: model.apply(v, x, method="encode_image"), variables)
@@ -339,7 +339,7 @@ def test_statistics_are_of_the_batch_on_all_devices(resnet):
 
 def test_logits_are_scaled_cosines():
     model = make_clip(**VIT, logit_bias=-10.0, init_logit_scale=math.log(10))
-    variables = initialise(model)
+    variables = initialize(model)
     image, ids = inputs()
 
     @jax.jit
@@ -357,7 +357,7 @@ def test_logits_are_scaled_cosines():
 def test_any_tower_that_gives_embeddings_will_do():
     visual = Swin(num_classes=8, image_size=32, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
     model = CLIP(visual, make_clip(**VIT).text)
-    variables = initialise(model)
+    variables = initialize(model)
     apply = jax.jit(lambda v: model.apply(v, *inputs(), train=True, rngs={"dropout": jax.random.key(0)}))
     logits, _ = apply(variables)
     assert logits.shape == (2, 2) and set(variables["params"]) == {"visual", "text", "logit_scale"}

@@ -176,7 +176,7 @@ def test_heads_must_divide_channels():
         init(swin.Swin(**SMALL | dict(num_heads=(3, 2))))
 
 
-def test_initialisation():
+def test_initialization():
     variables = init(swin.Swin(embed_dim=96, depths=(2, 2), num_heads=(3, 6), num_classes=1000), (224, 224))["params"]
     kernel = variables["layers_1"]["blocks_0"]["mlp"]["fc1"]["kernel"]
     assert abs(float(kernel.std()) - 0.02) < 5e-4 and float(jnp.abs(kernel).max()) > 0.05  # not cut at two sigma

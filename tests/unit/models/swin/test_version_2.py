@@ -97,8 +97,8 @@ def test_dense_backbone_pads_and_norms(choices):
     assert [m.shape for m in maps] == [(2, 10, 13, 8), (2, 5, 7, 16)]
     bare = apply(model.clone(out_norms=()), variables, image(2, 37, 50), method="features")
     scale, bias = (variables["params"]["norm1"][leaf] for leaf in ("scale", "bias"))
-    centred = (bare[1] - bare[1].mean(-1, keepdims=True)) / np.sqrt(bare[1].var(-1, keepdims=True) + 1e-5)
-    np.testing.assert_allclose(maps[1], centred * scale[None, None, None] + bias[None, None, None], atol=1e-4)
+    centered = (bare[1] - bare[1].mean(-1, keepdims=True)) / np.sqrt(bare[1].var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(maps[1], centered * scale[None, None, None] + bias[None, None, None], atol=1e-4)
 
 
 def test_one_window_per_stage():

@@ -125,7 +125,7 @@ def apply(model, variables, x, **kwargs):
 @pytest.mark.parametrize(
     "design, fields",
     [("joint", {}), ("joint", V2), ("split", {}), ("factorised", V2)],
-    ids=["joint-v1", "joint-v2", "split-v1", "factorised-v2"],
+    ids=["joint-v1", "joint-v2", "split-v1", "factorized-v2"],
 )
 def test_a_static_video_has_the_features_of_its_image(design, fields):
     """Inflated weights; time is shifted and masked, not padded: padding is seen. Attention along time is left out."""
@@ -145,7 +145,7 @@ def test_a_static_video_has_the_features_of_its_image(design, fields):
     np.testing.assert_allclose(maps, wanted, atol=2e-5)
 
 
-def test_a_centred_patch_sees_its_own_frame():
+def test_a_centered_patch_sees_its_own_frame():
     flat, deep = Swin(**FLAT), make_video_swin(**SMALL)
     weights = {name: np.ones(shape, np.float32) for name, shape in convert_swin.official_shapes(flat).items()}
     kernel = convert.inflate(weights, deep, patch="centre")["params"]["backbone"]["patch_embed"]["proj"]["kernel"]
@@ -154,11 +154,11 @@ def test_a_centred_patch_sees_its_own_frame():
 
 
 @pytest.mark.parametrize("fields", [{}, V2], ids=["v1", "v2"])
-def test_factorised_starts_as_the_spatial_model(fields):
+def test_factorized_starts_as_the_spatial_model(fields):
     fields = SMALL | fields | dict(depths=(2,), num_heads=(1,))
-    factorised = make_video_swin(**fields | dict(design="factorised"))
+    factorized = make_video_swin(**fields | dict(design="factorised"))
     spatial = make_video_swin(**fields | dict(window_size=(1, 2, 2)))
-    fresh = jax.jit(factorised.init)(jax.random.key(0), video(1, 8, 16, 16))
+    fresh = jax.jit(factorized.init)(jax.random.key(0), video(1, 8, 16, 16))
     flat = flatten(fresh["params"])
     gates = [path for path in flat if path.endswith("temporal/gate")]
     assert len(gates) == 2 and not any(flat[path].any() for path in gates)
@@ -167,15 +167,15 @@ def test_factorised_starts_as_the_spatial_model(fields):
     without = {path: leaf for path, leaf in flat.items() if "/temporal/" not in path}
     x = video(2, 8, 16, 16)
     np.testing.assert_array_equal(
-        apply(factorised, {"params": unflatten(flat)}, x), apply(spatial, {"params": unflatten(without)}, x)
+        apply(factorized, {"params": unflatten(flat)}, x), apply(spatial, {"params": unflatten(without)}, x)
     )
-    loss = jax.jit(jax.grad(lambda p: factorised.apply({"params": p}, x).var()))
+    loss = jax.jit(jax.grad(lambda p: factorized.apply({"params": p}, x).var()))
     gradient = flatten(loss(unflatten(flat)))
     assert all(abs(float(gradient[path])) > 1e-9 for path in gates)
 
 
 @pytest.mark.parametrize(
-    "design, reached", [("joint", "neighbours"), ("split", "all frames"), ("factorised", "neighbours")]
+    "design, reached", [("joint", "neighbors"), ("split", "all frames"), ("factorised", "neighbors")]
 )
 def test_which_frames_see_each_other(design, reached):
     """One block, windows of two frame tokens: token 0 sees frames 0 to 3, under 'split' all of them."""

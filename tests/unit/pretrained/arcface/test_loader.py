@@ -43,7 +43,7 @@ def test_a_file_alone_tells_the_network_whatever_stands_before_its_names(prefix,
     path = write(tmp_path, state_dict, prefix)
     with caplog.at_level(logging.INFO):
         model, variables = load(weights=path)
-    assert model == TINY and f"{path}: {convert.LICENCE}" in caplog.text
+    assert model == TINY and f"{path}: {convert.LICENSE}" in caplog.text
     back = convert.to_official(variables, model)
     assert list(back) == list(convert.official_shapes(TINY))
     for name, value in state_dict.items():

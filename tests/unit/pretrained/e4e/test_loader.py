@@ -36,7 +36,7 @@ def test_a_released_file_gives_the_encoder_and_its_mean_latent(arrays, caplog):
     said = r"left out the generator beside the encoder \(1 arrays\); key='decoder' takes it"
     with pytest.warns(UserWarning, match=said), caplog.at_level(logging.INFO):
         model, variables = load("e4e_ffhq", weights=FILE, num_ws=4, image_size=16, blocks=TINY.blocks, w_dim=5)
-    assert model == TINY and convert.LICENCE in caplog.text
+    assert model == TINY and convert.LICENSE in caplog.text
     np.testing.assert_array_equal(variables["averages"]["latent_avg"], arrays["latent_avg"])
     image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("f"))
     invert = jax.jit(lambda variables, image: loader.predict(model, variables, {"image": image}, jnp.asarray))

@@ -123,7 +123,7 @@ def test_weights_of_another_size_than_their_name_are_refused_with_both_numbers(r
         swin_jax.load("stylegan2-tiny", weights=rosinality, resolutoin=16)
 
 
-def test_published_weights_are_not_downloaded_and_their_licence_is_named(rosinality, persistent, caplog):
+def test_published_weights_are_not_downloaded_and_their_license_is_named(rosinality, persistent, caplog):
     match = "not downloaded, .* non-commercial .* CC BY-NC-SA 4.0.*: get stylegan2-ffhq-config-f.pkl from .*stylegan2"
     with pytest.raises(UserError, match=match):
         swin_jax.load("stylegan2-ffhq-config-f", weights="official")

@@ -89,7 +89,7 @@ def test_other_files_and_networks_are_refused(networks, tmp_path):
     with pytest.raises(UserError, match="of a discriminator"):
         save_rosinality(tmp_path / "a.pt", judge)
     conditional = Generator(**stylegan2.GENERATORS["conditional"])
-    labelled = convert.from_official(stylegan2.official(GENERATOR, "conditional"), conditional)
+    labeled = convert.from_official(stylegan2.official(GENERATOR, "conditional"), conditional)
     with pytest.raises(UserError, match="no generator with labels .*; write NVIDIA's state dict"):
-        save_rosinality(tmp_path / "a.pt", labelled)
+        save_rosinality(tmp_path / "a.pt", labeled)
     assert not list(tmp_path.iterdir())

@@ -124,7 +124,7 @@ def test_half_precision_and_buffers_and_wrappers_are_taken():
 
 
 @pytest.mark.parametrize("version", [{}, swin.V2], ids=["v1", "v2"])
-def test_timm_layout_is_recognised(version):
+def test_timm_layout_is_recognized(version):
     model = make(**version, depths=(1, 1, 1), num_heads=(1, 1, 1))
     state_dict = random_state(model)
     timm = convert.to_timm(state_dict | convert.official_buffers(model))

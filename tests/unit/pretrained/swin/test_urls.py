@@ -93,7 +93,7 @@ def test_a_download_is_whole_recorded_and_reused(cache, tmp_path):
     path = urls.fetch(url)
     assert path.parent == cache and path.read_bytes() == source.read_bytes()
     record = json.loads(path.with_name(path.name + ".json").read_text())
-    assert record["url"] == url and record["sha256"] == download.sha256(source) and "MIT" in record["licence"]
+    assert record["url"] == url and record["sha256"] == download.sha256(source) and "MIT" in record["license"]
     assert sorted(p.name for p in cache.iterdir()) == sorted([path.name, path.name + ".json"])
     source.unlink()
     assert urls.fetch(url) == path == urls.fetch(url, offline=True)

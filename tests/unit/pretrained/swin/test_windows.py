@@ -131,8 +131,8 @@ def test_tables_are_resized_between_rectangles(old, new, resize):
     if same:
         rows = 2 * before[0] - 1
         table, wanted = (x.reshape(rows, -1, 1) for x in (found[name], state_dict[name]))
-        centre = table[:, table.shape[1] // 2], wanted[:, wanted.shape[1] // 2]
-        np.testing.assert_allclose(*centre, atol=1e-5)
+        center = table[:, table.shape[1] // 2], wanted[:, wanted.shape[1] // 2]
+        np.testing.assert_allclose(*center, atol=1e-5)
     for key in (name, "absolute_pos_embed"):
         np.testing.assert_array_equal(found[key], told[key])
 

@@ -138,11 +138,11 @@ def test_inflation_tiles_tables_and_spreads_patches(model, image_weights):
     proj = image_weights["patch_embed.proj.weight"]
     for frame in range(2):
         np.testing.assert_array_equal(found["backbone.patch_embed.proj.weight"][:, :, frame], proj / 2)
-    centred = convert.inflate(image_weights, model, patch="centre", bias="centre")
-    centred = convert.to_official(centred, model.clone(num_classes=0))
-    np.testing.assert_array_equal(centred["backbone.patch_embed.proj.weight"][:, :, 1], proj)
-    assert not centred["backbone.patch_embed.proj.weight"][:, :, 0].any()
-    tables = centred[f"backbone.{TABLE}"].reshape(5, 49, 2)
+    centered = convert.inflate(image_weights, model, patch="centre", bias="centre")
+    centered = convert.to_official(centered, model.clone(num_classes=0))
+    np.testing.assert_array_equal(centered["backbone.patch_embed.proj.weight"][:, :, 1], proj)
+    assert not centered["backbone.patch_embed.proj.weight"][:, :, 0].any()
+    tables = centered[f"backbone.{TABLE}"].reshape(5, 49, 2)
     np.testing.assert_array_equal(tables[2], image_weights[TABLE])
     assert (np.delete(tables, 2, axis=0) == np.float32(-4.6)).all()
 

@@ -191,7 +191,7 @@ def test_image_tables_that_may_be_of_a_square_window_are_not_inflated_to_an_oblo
         video_swin_finetune.load_pretrained(tmp_path / "model.safetensors", model)
 
 
-def test_of_a_processor_beside_image_weights_a_video_takes_the_colours(presets, tmp_path):
+def test_of_a_processor_beside_image_weights_a_video_takes_the_colors(presets, tmp_path):
     processor = dict(size=20, image_mean=[0.5, 0.25, 0.125], image_std=[0.5, 0.25, 0.75])
     config = dict(model_type="swin", window_size=[5, 13], image_size=[20, 52])
     image_folder(tmp_path, config=config, preprocessor_config=processor)
@@ -280,7 +280,7 @@ def test_every_form_of_a_video_gives_the_same(tmp_path):
     assert (apply(changed) != wanted).any()
 
 
-def test_pixels_are_normalised_per_channel():
+def test_pixels_are_normalized_per_channel():
     grey = np.full((40, 256, 256, 3), 128, np.uint8)
     wanted = (128 / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     found = preprocess.preprocess(NAME)(grey)
