@@ -75,7 +75,7 @@ class Model:
         )
 
     def features(self, images: np.ndarray, batch: int = 256) -> np.ndarray:
-        """(N, E) of unit length, of drawings (N, H, W, 3) uint8 of any size."""
+        """Features (N, E) of unit length for drawings (N, H, W, 3) uint8 of any size."""
         found = []
         for start in range(0, len(images), batch):
             part = resized(images[start : start + batch], self.image_size)

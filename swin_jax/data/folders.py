@@ -41,7 +41,7 @@ class Files:
     Attributes:
         paths: Paths relative to the folder; files of a folder come before those of its subfolders,
             both sorted.
-        left_out: {suffix in small letters, or what it is: how many}.
+        left_out: {suffix in lower case, or kind of entry: how many there are}.
     """
 
     paths: tuple[str, ...]

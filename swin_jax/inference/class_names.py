@@ -56,8 +56,8 @@ def assumed(source: str, kind: str, count: int, advice: str = _ADVICE) -> str:
 
     Args:
         source: The weights.
-        kind, count: As for `published`.
-        advice: What to do where they are others.
+        kind, count: The same as in `published`.
+        advice: Advice for the case that they are others.
     """
     return (
         f"{source} does not tell its classes; because it has {count}, they are taken for those of "

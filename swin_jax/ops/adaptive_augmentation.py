@@ -85,8 +85,8 @@ class _Draws:
 def geometric_matrix(
     batch: int, height: int, width: int, probability: jax.Array | float, key: jax.Array
 ) -> jax.Array:
-    """Random maps from pixels of the result to those of the image, both from the
-    center: (B, 3, 3).
+    """Random maps from pixels of the result to those of the image, both counted from
+    the center: (B, 3, 3).
     """
     p, draws = probability, _Draws(batch, key)
     # Either of two rotations happens with the probability asked for.

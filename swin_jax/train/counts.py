@@ -86,7 +86,7 @@ class Counts:
         check_bad(self._unnumbered + len(self._before) + len(self._bad), limit)
 
     def _gather(self, mark: Mark) -> tuple[set[int], int]:
-        """The numbers of bad records of all processes, also of earlier ones, and cut texts."""
+        """Bad records of all processes, earlier ones included, and the number of cut texts."""
         num_bad, truncated = mark
         local = np.array([num_bad, truncated, len(self._rows)], np.int32)
         found = multihost_utils.process_allgather(local).reshape(-1, 3)

@@ -52,8 +52,9 @@ def detected() -> bool:
 def start(
     arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT, arrival: int = 300
 ) -> "Watch":
-    """Joins this process to the others of the job and begins to watch over them;
-    before any other call of JAX.
+    """Joins this process to the others of the job and begins to watch over them.
+
+    Call it before any other use of JAX.
 
     What the environment does not say in JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
     JAX_PROCESS_ID, JAX asks of the cluster (TPU pods, Slurm, ...).

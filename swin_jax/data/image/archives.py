@@ -122,7 +122,7 @@ def image_zip(
 
 def flat_zip(archive: str) -> ZipSource:
     """All images of a zip archive, by their suffixes, with label 0 and no class names;
-    raises UserError for none.
+    raises UserError if there are none.
     """
     members = _directory(archive)
     images = [

@@ -1,7 +1,7 @@
 """The places of the members of an uncompressed tar, by its headers alone.
 
 The walk only goes forward and never past the end of the file, whatever the headers say; Python
-3.11's tarfile goes back by a negative size and then reads the same headers for ever. Formats:
+3.11's tarfile goes back by a negative size and then reads the same headers forever. Formats:
 ustar, GNU and pax, as tarfile reads them.
 """
 

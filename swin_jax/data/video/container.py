@@ -283,7 +283,7 @@ def _head(path: str | os.PathLike) -> bytes:
 
 
 def _declared_size(head: bytes) -> int:
-    """The size in bytes that the first bytes of a Matroska, WebM or AVI file tell;
+    """The size in bytes that the head of a Matroska, WebM or AVI file declares;
     0 for others and for streams.
     """
     if head.startswith(b"RIFF"):

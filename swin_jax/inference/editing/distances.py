@@ -24,7 +24,7 @@ class Distance(Protocol):
     name: ClassVar[str]
 
     def check(self) -> None:
-        """Raises UserError, naming the flag, for a file that is missing; reads none."""
+        """Raises UserError, naming the flag, for a missing file; no file is read."""
 
     def load(self) -> Any:
         """The variables of its network."""

@@ -216,8 +216,8 @@ def _code(path: Path) -> str:
 
 
 def _checksums(file: str) -> list[str]:
-    """Beginnings of the SHA-256 that published weights of this file name have;
-    they stand in their addresses.
+    """The first digits of the SHA-256 of published weights with this file name,
+    as their addresses give them.
     """
     openai = [url.split("/")[-2] for url in urls.URLS.values() if url.endswith(f"/{file}")]
     release = re.search(r"-([0-9a-f]{8})\.pth?$", file) if file in QUICK_GELU | GELU else None

@@ -62,7 +62,7 @@ def load_workdir(
 
 
 def preprocess(model: E4E, word: str | None) -> Preparation:
-    """The whole picture, which is aligned as FFHQ."""
+    """The preparation of whole pictures that are aligned as in FFHQ."""
     return of_faces(model.image_size)
 
 

@@ -26,7 +26,7 @@ def write(path: str | os.PathLike, value: Mapping) -> None:
         value: {name: array or dict}.
 
     Raises:
-        TypeError: A leaf that is no float32 array, or a name that is no text.
+        TypeError: A leaf that is not a float32 array, or a name that is not text.
     """
     arrays: list[np.ndarray] = []
     data = b"\x80\x02" + _dict(value, arrays) + b"."

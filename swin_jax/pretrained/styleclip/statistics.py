@@ -236,7 +236,7 @@ def check_belong(
     if reason:
         raise UserError(
             f"the statistics are of another generator: {reason}; "
-            "compute them for this one (its own file of statistics is part of a generator)"
+            "compute them for this one (each generator has statistics of its own)"
         )
 
 
@@ -300,7 +300,7 @@ def _array(path: Any, value: Any, expected: str, axes: int | None) -> np.ndarray
     value = np.asarray(value, np.float32)
     if not value.size or not np.isfinite(value).all():
         raise UserError(
-            f"{path}: {expected}, and this holds {'what is no number' if value.size else 'none'}"
+            f"{path}: {expected}, and this holds {'values that are not numbers' if value.size else 'none'}"
         )
     return value
 

@@ -343,7 +343,7 @@ def _plain(rules: tuple[str, ...], image: Window) -> str:
 
 
 def _lie(positions: np.ndarray, known: Sequence[Window]) -> Window:
-    """The grid of absolute positions: as they lie in the file, a known one with as many,
+    """The grid of absolute positions: as it lies in the file, a known one of as many cells,
     or a square.
     """
     sides = _lengths(positions)

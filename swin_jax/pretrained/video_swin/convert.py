@@ -51,7 +51,7 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     if model.temporal_layers or model.backbone.temporal_window:
         raise UserError(
             "only design='joint' has an official form; load models of the other designs from a "
-            "workdir, or inflate an image Swin into them (convert.video_swin.inflate)"
+            "workdir, or inflate an image Swin into them (pretrained.video_swin.inflate)"
         )
     shapes = {
         f"backbone.{name}": shape for name, shape in swin.official_shapes(model.backbone).items()
@@ -142,7 +142,7 @@ def _check(found: Mapping, model) -> None:
     inside = {name.removeprefix("backbone."): value for name, value in found.items()}
     if other := recognize.recognize(inside, 3):
         if "2 spatial axes" in other:
-            other += "; an image Swin becomes a Video Swin by convert.video_swin.inflate"
+            other += "; an image Swin becomes a Video Swin by pretrained.video_swin.inflate"
         raise UserError(other)
     swin.check_sizes(inside, model.backbone)
     swin_ = model.backbone

@@ -154,7 +154,7 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
 
 
 def evaluated(workdir: epath.Path, step: int, names: typing.Sequence[str]) -> set[str]:
-    """Those of the evaluations of a step that the log has; the same on all processes.
+    """The evaluations of a step that are in the log; the same on all processes.
 
     Args:
         workdir: Workdir of the run.

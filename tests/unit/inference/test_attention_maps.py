@@ -195,12 +195,12 @@ def test_errors_say_what_to_do():
         ):
             with pytest.raises(UserError, match=r"nearest name is 'layers\.1\.blocks\.1'"):
                 look(wrong)
-    with pytest.raises(UserError, match=r"\(8, 0\) is no token of layers\.0\.blocks\.1, whose grid is \(8, 8\)"):
+    with pytest.raises(UserError, match=r"\(8, 0\) is not a token of layers\.0\.blocks\.1, whose grid is \(8, 8\)"):
         attention_maps.attention_map(model, variables, image, "layers.0.blocks.1", (8, 0))
     for query in ((1.5, 0), 3, (1, 2, 3), (-1, 0), (True, 0)):
-        with pytest.raises(UserError, match=r"is no token of layers\.0\.blocks\.1, whose grid is \(8, 8\)"):
+        with pytest.raises(UserError, match=r"is not a token of layers\.0\.blocks\.1, whose grid is \(8, 8\)"):
             attention_maps.attention_map(model, variables, image, "layers.0.blocks.1", query)
-        with pytest.raises(UserError, match=r"is no token of the maps, whose grid is \(8, 8\)"):
+        with pytest.raises(UserError, match=r"is not a token of the maps, whose grid is \(8, 8\)"):
             attention_maps.draw_attention(image, np.ones((1, 8, 8)), query)
     for stride in (0, -4, (4, 0), 2.5, (2, 4, 4)):
         with pytest.raises(UserError, match="stride|3 entries for 2 axes"):

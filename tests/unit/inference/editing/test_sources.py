@@ -100,7 +100,7 @@ def test_latents_of_another_generator_are_refused_with_both_numbers(tmp_path):
 def test_latents_that_are_no_numbers_are_refused(tmp_path, latents):
     latents[1, 2, 3] = np.nan
     np.save(tmp_path / "a.npy", latents)
-    refused("holds what is no number", read, tmp_path)
+    refused("holds values that are not numbers", read, tmp_path)
 
 
 def test_a_poisoned_file_of_latents_is_refused_and_not_run(tmp_path):

@@ -72,7 +72,7 @@ def test_statistics_of_another_form_are_refused(tmp_path):
             [[row[None] for row in rows], positive],
             r"b4/conv1 is an array of 1 axes, and this is float32 of shape \[1, 8\]",
         ),
-        ([rows, [*positive[:-1], positive[-1] * np.nan]], "what is no number"),
+        ([rows, [*positive[:-1], positive[-1] * np.nan]], "values that are not numbers"),
         ([rows, ["a"] * 8], "and this is a str"),
         ([rows, 1], "holds a int in place of a list of 8 layers"),
     ):

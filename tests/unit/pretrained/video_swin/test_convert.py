@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_listed(model, state_dict, image_weights):
         "mis-shaped  cls_head.fc_cls.bias: (4,), expected (5,)",
     ):
         assert part in str(error.value)
-    with pytest.raises(UserError, match="2 spatial axes.*convert.video_swin.inflate"):
+    with pytest.raises(UserError, match="2 spatial axes.*pretrained.video_swin.inflate"):
         convert.from_official(image_weights, model)
     with pytest.raises(UserError, match="2 spatial axes"):
         convert.infer(image_weights)
