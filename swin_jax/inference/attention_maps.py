@@ -132,7 +132,8 @@ def _check_query(query: tuple[int, ...], grid: tuple[int, ...], what: str) -> No
     inside = refusal(tuple[NonNegativeInt, ...], query) == "" and len(query) == len(grid)
     if not inside or any(q >= n for q, n in zip(query, grid)):
         raise UserError(
-            f"the query {query} is not a token of {what}, whose grid is {tuple(grid)} for this image"
+            f"the query {query} is not a token of {what}, "
+            f"whose grid is {tuple(grid)} for this image"
         )
 
 

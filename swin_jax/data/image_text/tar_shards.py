@@ -229,7 +229,7 @@ def _build(shard: str, index: str, suffix: str) -> str:
 
 
 def _member_name(shard: str, place: np.ndarray) -> str:
-    """The text ' member NAME' for the image, from the header before it; '' where that cannot be read."""
+    """The text ' member NAME' for an image, from the header before it; '' if that is unreadable."""
     try:
         with open(shard, "rb") as file:
             header = _read(file, np.array([place[0] - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE]))

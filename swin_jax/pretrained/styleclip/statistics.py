@@ -299,9 +299,8 @@ def _array(path: Any, value: Any, expected: str, axes: int | None) -> np.ndarray
         raise UserError(f"{path}: {expected}, and this is {_shown(value)}")
     value = np.asarray(value, np.float32)
     if not value.size or not np.isfinite(value).all():
-        raise UserError(
-            f"{path}: {expected}, and this holds {'values that are not numbers' if value.size else 'none'}"
-        )
+        held = "values that are not numbers" if value.size else "none"
+        raise UserError(f"{path}: {expected}, and this holds {held}")
     return value
 
 
