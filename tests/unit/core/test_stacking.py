@@ -14,6 +14,7 @@ from swin_jax.core.params import flatten, unflatten
 from swin_jax.models import swin
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
+from swin_jax.tasks.base import TrainState
 from swin_jax.tasks.classification import Classification
 from swin_jax.train import checkpoint, sharding
 
@@ -38,16 +39,20 @@ def batch():
     return {"image": rng.integers(0, 256, (4, 32, 32, 3), np.uint8), "label": np.array([0, 1, 2, 0], np.int32)}
 
 
-def first_state(of, spread=0.1):
-    """A state whose parameters depend on names only, with noise so that no branch is silent."""
-    state = jax.jit(of.init)(jax.random.key(0))
-    params = flatten(stacking.unstack(state.params))
+def drawn_params(of):
+    """Parameters of a model that depend on names only, with noise so that no branch is silent."""
+    params = flatten(stacking.unstack(swin.param_shapes(of)["params"]))
     rng = np.random.default_rng(0)
     for path in sorted(params):
-        params[path] = np.asarray(1 if path.endswith("scale") else 0, np.float32) + spread * rng.normal(
-            size=params[path].shape
-        ).astype(np.float32)
-    return state.replace(params=jax.device_put(stacking.stack_as(unflatten(params), of.model)))
+        middle = np.float32(1 if path.endswith("scale") else 0)
+        params[path] = middle + 0.1 * rng.normal(size=params[path].shape).astype(np.float32)
+    return jax.device_put(stacking.stack_as(unflatten(params), of))
+
+
+def first_state(of):
+    """The state that a task starts from, but for its parameters."""
+    params = drawn_params(of.model)
+    return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(of.tx.init)(params), {})
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +91,7 @@ def test_the_optimizer_keeps_the_same_moments(steps):
 @pytest.mark.parametrize("fields", [dict(main_norm_every=2), swin.V2 | dict(remat="full")])
 def test_gradients_are_the_same(fields):
     plain, scanned = model(False, **fields), model(True, **fields)
-    params = stacking.unstack(jax.jit(scanned.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"])
-    params = jax.tree.map(lambda x: x + 0.1, params)
+    params = drawn_params(plain)
     x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
 
     def gradient(of, params):
@@ -106,12 +110,11 @@ def test_gradients_are_the_same(fields):
 
 def test_intermediates_and_attention_of_a_scanned_stage_are_those_of_its_blocks():
     plain, scanned = model(False), model(True)
-    variables = jax.jit(scanned.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     x = jax.random.normal(jax.random.key(1), (1, 32, 32, 3))
     kept = {}
-    for of, params in ((plain, stacking.unstack(variables["params"])), (scanned, variables["params"])):
+    for of in (plain, scanned):
         run = jax.jit(lambda p, of=of: of.apply({"params": p}, x, mutable=["intermediates", "attention"])[1])
-        kept[of.scan] = run(params)
+        kept[of.scan] = run(drawn_params(of))
     one, other = (kept[scan]["intermediates"]["outputs"] for scan in (False, True))
     assert one.keys() == other.keys()
     for name in one:
@@ -124,7 +127,7 @@ def test_intermediates_and_attention_of_a_scanned_stage_are_those_of_its_blocks(
 
 def test_unstack_undoes_stack():
     scanned = model(True, **NORMS)
-    params = jax.jit(scanned.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    params = drawn_params(scanned)
     assert params["layers_1"]["units_6"]["blocks_2"]["enorm"]["scale"].shape == (2, 16)
     single = stacking.unstack(params)
     assert flatten(single).keys() == flatten(swin.param_shapes(model(False, **NORMS))["params"]).keys()
@@ -162,7 +165,6 @@ def test_names_of_the_elements_of_a_stacked_leaf():
 def test_a_frozen_block_inside_a_stacked_leaf_stays():
     of = task(True, freeze=r"^layers\.1\.blocks\.[01]\.|^patch_embed\.")
     state = first_state(of)
-    state = state.replace(opt_state=of.tx.init(state.params))
     after, metrics = jax.jit(lambda s, b: of.train_step(s, b, {}))(state, batch())
     before, after = (flatten(stacking.unstack(tree)) for tree in (state.params, after.params))
     moved = {path for path in before if not np.array_equal(before[path], after[path])}
