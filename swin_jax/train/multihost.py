@@ -25,6 +25,7 @@ from typing import Any
 import jax
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.streams import write_past
 from swin_jax.core.output.text import say, shown
 
 HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life that make JAX give a process up
@@ -332,24 +333,21 @@ class Watch:
         os._exit(status)
 
     def _end(self, what: str) -> None:
-        # Not through sys.stderr, whose lock the aborted thread may hold.
+        # The aborted thread may hold the lock of sys.stderr.
         text = (
             f"\nerror: {shown(what)}; process {self._id} ends, too. Started again on all hosts, "
             f"this command resumes from the newest checkpoint:\n  {self._command}\n"
         )
         if not self._over:
             self._over = True
-            os.write(2, text.encode())
+            write_past(text)
             os._exit(1)
 
 
 def _alone(arrival: int) -> None:
-    os.write(
-        2,
-        (
-            f"\nerror: not all processes came within {arrival} s; start the same command on every "
-            "host, with the JAX_COORDINATOR_ADDRESS where process 0 can be reached\n"
-        ).encode(),
+    write_past(
+        f"\nerror: not all processes came within {arrival} s; start the same command on every "
+        "host, with the JAX_COORDINATOR_ADDRESS where process 0 can be reached\n"
     )
     os._exit(1)
 

@@ -12,9 +12,10 @@ import jax
 from jax.experimental import multihost_utils
 
 from swin_jax.core import termination
+from swin_jax.core.output.streams import write_past
 
 _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP", signal.SIGINT: "Ctrl-C"}
-_AGAIN = b"\nCtrl-C: the run saves and stops; press it again to end at once\n"
+_AGAIN = "\nCtrl-C: the run saves and stops; press it again to end at once\n"
 
 
 class Interrupted(BaseException):
@@ -97,8 +98,7 @@ class Preemption:
         else:
             self._asked.set()
         if number == signal.SIGINT:
-            with contextlib.suppress(OSError):  # of a reader that ended at the same Ctrl-C
-                os.write(2, _AGAIN)  # sys.stderr may be in the middle of a line
+            write_past(_AGAIN)
         if self._raises:
             self._raises = False
             raise Interrupted

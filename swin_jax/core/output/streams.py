@@ -59,6 +59,14 @@ def failure(stream: TextIO) -> OSError | None:
     return getattr(getattr(getattr(stream, "buffer", None), "raw", None), "failure", None)
 
 
+def write_past(text: str) -> None:
+    """Writes to standard error past its stream, which may be in the middle of a line or locked, as
+    for a handler of signals; what cannot be written is dropped.
+    """
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode(errors="backslashreplace"))
+
+
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
     """A block in which writing to standard output and error raises nothing."""

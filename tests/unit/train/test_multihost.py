@@ -57,6 +57,21 @@ def test_the_last_words_name_who_died_first(silent_since, named):
         watch(silent_since).last_words()
 
 
+def test_a_process_ends_though_nobody_reads_why(monkeypatch):
+    def nobody_reads(*_):
+        raise BrokenPipeError
+
+    def end(status):
+        raise Ended(status)
+
+    monkeypatch.setattr(multihost.os, "write", nobody_reads)
+    monkeypatch.setattr(multihost.os, "_exit", end)
+    found = object.__new__(multihost.Watch)
+    found._id, found._command, found._over = 0, "python -m swin_jax.launch", False
+    with pytest.raises(Ended, match="1"):
+        found._end("process 2 died")
+
+
 @pytest.mark.parametrize("silent_since, named", [({2: 2.5}, 2), ({0: 0.5, 3: 0.9}, 0)])
 def test_where_process_0_is_gone_too_the_one_that_fell_silent_before_is_named(monkeypatch, silent_since, named):
     monkeypatch.setattr(multihost, "_answers", lambda _: False)
