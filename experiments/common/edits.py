@@ -45,7 +45,7 @@ def networks(c: ConfigDict, avatars: bool) -> dict[str, ConfigDict]:
     ref = c.get_oneway_ref
     inside = dict(resolution=ref("image_size"), **run.refs(c, "z_dim", "w_dim"))
     if avatars:
-        widths = dict(mapping_layers=2, channel_base=1024, channel_max=64)
+        widths = dict(mapping_layers=2, channel_base=2048, channel_max=64)
         visual = dict(layers=(1, 1, 1, 1), embed_dim=128, image_size=32, width=24, num_heads=12)
         text = dict(
             width=64, layers=1, num_heads=2, embed_dim=128, context_length=ref("context_length")

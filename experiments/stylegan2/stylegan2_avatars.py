@@ -42,11 +42,11 @@ def get_config(arg=None):
     arg = parse_arg(arg, fake=False)
 
     # Sizes
-    c = small.sizes(total_steps=9000, batch_size=32, image_size=32, classifier="")
+    c = small.sizes(total_steps=6250, batch_size=32, image_size=32, classifier="")
     ref = c.get_oneway_ref
 
     # Model
-    width = dict(resolution=ref("image_size"), channel_base=1024, channel_max=64)
+    width = dict(resolution=ref("image_size"), channel_base=2048, channel_max=64)
     generator = spec(Generator, **width, z_dim=64, w_dim=64, mapping_layers=2)
     discriminator = spec(Discriminator, **width, mbstd_group_size=32, architecture="orig")
 
@@ -58,7 +58,7 @@ def get_config(arg=None):
     tx["discriminator_tx"] = spec(lazy_adam, **rates, regularize_every=16)
 
     # Task
-    losses = dict(r1_gamma=1.0, path_weight=0.0, mixing=0.0)
+    losses = dict(r1_gamma=1.0, path_weight=0.0, mixing=0.0, noise="none")
     average = dict(ema_images=10_000, ema_ramp=0.05)
     networks = dict(generator=generator, discriminator=discriminator)
     c.task = spec(GAN, **networks, **tx, seed=ref("seed"), **losses, **average)
@@ -69,12 +69,12 @@ def get_config(arg=None):
     c.data = small.train_data(c, train, augment)
 
     # Evals
-    c.evals = dict(grid=dict(every=750, run=spec(SampleGrid)))
-    c.evals.quality = dict(every=3000, run=quality(c))
+    c.evals = dict(grid=dict(every=625, run=spec(SampleGrid)))
+    c.evals.quality = dict(every=1250, run=quality(c))
 
     # Run
     c.init_from = run.init_from()
-    run.set_up(c, rules.PARTITION, every=750)
+    run.set_up(c, rules.PARTITION, every=625)
     return use_fakes(c) if arg.fake else c
 
 

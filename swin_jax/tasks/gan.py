@@ -75,6 +75,7 @@ class GAN:
         path_every: Generator steps from one penalty to the next, which counts as many times.
         path_decay: Decay of the running mean of path lengths.
         path_shrink: A penalty takes one row of so many.
+        noise: 'random', or 'none' for a generator without noise, whose strengths stay at 0.
         mixing: Probability that a second latent takes over from a random row of W+ on.
         w_decay: Decay of the running mean of w.
         ema_images: Half-life, in images, of the generator's average.
@@ -95,6 +96,7 @@ class GAN:
     path_every: PositiveInt = 4
     path_decay: PositiveFloat = 0.01
     path_shrink: PositiveInt = 2
+    noise: str = "random"
     mixing: Fraction = 0.9
     w_decay: Rate = 0.995
     ema_images: PositiveInt = 10_000
@@ -102,6 +104,8 @@ class GAN:
     augmentation: AdaptiveAugmentation | None = None
 
     def __post_init__(self):
+        if self.noise not in ("random", "none"):
+            raise UserError(f"noise={self.noise!r} must be random or none")
         for name in ("resolution", "c_dim", "image_channels"):
             values = getattr(self.generator, name), getattr(self.discriminator, name)
             if values[0] != values[1]:
@@ -238,11 +242,9 @@ class GAN:
         return ws, w_avg
 
     def synthesize(self, params, state, ws, key) -> jax.Array:
-        """Images of W+ with fresh noise."""
-        rngs = {"noise": jax.random.fold_in(key, 3)}
-        return self.generator.apply(
-            self.variables(params, state), ws, noise="random", method="synthesize", rngs=rngs
-        )
+        """Images of W+, with fresh noise where it is random."""
+        given = dict(rngs={"noise": jax.random.fold_in(key, 3)}, noise=self.noise)
+        return self.generator.apply(self.variables(params, state), ws, method="synthesize", **given)
 
     def generate(self, params, state, batch, count, key) -> tuple[jax.Array, jax.Array]:
         """`count` images, and the running mean of w after them."""
@@ -254,9 +256,7 @@ class GAN:
         return {"params": params, **state.mutable["generator"]}
 
     def labels(self, batch: Batch, count: int) -> jax.Array | None:
-        """Label vectors (count, c_dim) of the first rows of a batch,
-        None for networks without labels.
-        """
+        """Label vectors (count, c_dim) of a batch's first rows, None where there are none."""
         if not self.generator.c_dim:
             return None
         return jax.nn.one_hot(batch["label"][:count], self.generator.c_dim)

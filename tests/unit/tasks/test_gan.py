@@ -79,6 +79,22 @@ def step(task, state, **fields):
     return jax.jit(task.train_step)(state, batch(**fields), {})
 
 
+@pytest.mark.parametrize("noise", ["random", "none"])
+def test_every_step_draws_with_the_noise_that_was_asked_for(noise):
+    drawn = []
+
+    class Noisy(Painter):
+        def synthesize(self, ws, noise="const"):
+            drawn.append(noise)
+            return Painter.synthesize(self, ws)
+
+    task = dataclasses.replace(toy(path_weight=1.0, r1_gamma=1.0, noise=noise), generator=Noisy())
+    jax.eval_shape(task.train_step, at(0), batch(), {})
+    assert set(drawn) == {noise}
+    with pytest.raises(UserError, match="noise='const' must be random or none"):
+        toy(noise="const")
+
+
 # ---- losses ----
 
 
