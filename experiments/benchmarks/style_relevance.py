@@ -2,7 +2,7 @@
 beside one plain jitted batch of the same networks.
 
     python experiments/benchmarks/style_relevance.py
-    python experiments/benchmarks/style_relevance.py --resolution=32 --channel_base=1024 \
+    python experiments/benchmarks/style_relevance.py --resolution=32 --channel_base=2048 \
         --channel_max=64 --clip=avatars
 
 Random weights. For each layer that is no ToRGB a few batches of its channels are timed, from that

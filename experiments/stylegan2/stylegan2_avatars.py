@@ -9,7 +9,7 @@ The settings start from those of ADA's 'cifar' (arXiv 2006.06676, table 5): two 
 discriminator without shortcuts that compares the images of a whole batch, neither path lengths nor
 mixing. Width and batch are smaller. The gradient penalty is 100 times as strong: with the published
 weight of 0.01 the discriminator soon told all drawings from all samples, and samples lost their
-variety. The rate falls over the last fifth of the run. 288,000 images are seen, 14 times the
+variety. The rate falls over the last fifth of the run. 200,000 images are seen, 10 times the
 training set, which is flipped at random. XLA's flag makes a device of each core: the two halves of
 a batch keep both cores busier than one device does.
 
