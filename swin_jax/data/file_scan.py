@@ -135,7 +135,7 @@ def write_list(path: str, data: bytes) -> None:
 def _unwritten(path: str, error: OSError) -> str:
     return (
         f"cannot write {path}: {storage.reason(error)}; "
-        "run the command again when that is mended, to resume"
+        "once that is fixed, run the command again to resume"
     )
 
 

@@ -23,7 +23,7 @@ SYSTEM = "folders that a system made"
 _SPLIT = re.compile(
     r"(?<![a-z])(train(ing)?|val(id(ation)?)?|test(ing)?|dev|eval(uation)?)(?=set|data|[^a-z]|$)"
 )
-# What Synology, QNAP, Windows, macOS and Linux put beside people's files, in small letters:
+# What Synology, QNAP, Windows, macOS and Linux put beside people's files, in lower case:
 # thumbnails, what was deleted, and parts of damaged files. None of it is meant as data.
 _MADE = frozenset(
     (

@@ -95,7 +95,7 @@ def _spelled(part: str, known: Sequence[str]) -> str:
 
 
 def _parts(word: str) -> frozenset[str]:
-    """The parts of a name, in small letters, short forms written out."""
+    """The parts of a name, in lower case, short forms written out."""
     word = re.sub(r"swin[ _-]?(v2|3d)", r"swin\1", word.lower()).replace("videoswin", "video-swin")
     words = re.findall(r"[a-z0-9]+", re.sub(r"patch(?=\d)", "", word))
     return frozenset(_SAME.get(part, _LETTERS.get(part, part)) for part in words)

@@ -1,3 +1,3 @@
 """Running an experiment: setup, the loop, layout on a mesh, checkpoints, logs.
-It knows no task, model or data set.
+It does not depend on any task, model or data set.
 """

@@ -48,7 +48,7 @@ def draw(workdir: str | os.PathLike) -> epath.Path | None:
 
 
 def draw_or_tell(workdir: str | os.PathLike, tell: Callable[[str], None]) -> None:
-    """Draws the curves on process 0; no run ends for want of a picture, and `tell` gets why."""
+    """Draws the curves on process 0; a failure ends no run, and `tell` gets the reason."""
     if jax.process_index() == 0:
         try:
             draw(workdir)

@@ -1,5 +1,5 @@
 """The loop: build, shard, restore, step, log, evaluate, save.
-It knows no task, no model and no data set.
+It does not depend on any task, model or data set.
 """
 
 import contextlib

@@ -353,7 +353,7 @@ def _alone(arrival: int) -> None:
 
 
 def _broke_off(error: BaseException | None) -> bool:
-    """True if an error came out of the runtime, other than for want of memory."""
+    """True if an error came out of the runtime, other than for lack of memory."""
     while error is not None:
         if isinstance(error, jax.errors.JaxRuntimeError):
             return "RESOURCE_EXHAUSTED" not in str(error)

@@ -1,4 +1,4 @@
-"""The loop knows no task: two networks with two optimizers, alternating, a running scalar and frozen weights."""
+"""The loop depends on no task: two networks with two optimizers, alternating, a running scalar and frozen weights."""
 
 import dataclasses
 from typing import Any, ClassVar

@@ -106,7 +106,7 @@ def formats() -> tuple[str, ...]:
 
 @functools.cache
 def suffixes() -> tuple[str, ...]:
-    """Endings of the names of pictures that can be read, in small letters."""
+    """Endings of the names of pictures that can be read, in lower case."""
     return tuple(suffix for name in formats() for suffix in SUFFIXES_OF[name])
 
 

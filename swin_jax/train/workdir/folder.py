@@ -59,7 +59,7 @@ def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
         where = error.filename or folder or "a file"
         raise UserError(
             f"{where} cannot be written: {storage.reason(error)}; "
-            "the same command resumes when that is mended"
+            "the same command resumes once that is fixed"
         ) from error
 
 
