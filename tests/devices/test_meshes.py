@@ -45,7 +45,7 @@ def small_counts():
 
 
 def task(**fields):
-    fields = dict(depths=(2, 2), num_heads=(2, 4), window_size=4, drop_path_rate=0.2) | fields
+    fields = dict(depths=(2, 1), num_heads=(2, 4), window_size=4, drop_path_rate=0.2) | fields
     model = Swin(num_classes=10, image_size=32, embed_dim=16, **fields)
     tx = optim.adamw(schedule=schedules.constant(1e-3), no_decay=rules.NO_DECAY)
     return Classification(model, tx, 32, 10, mix_group=8, ema_decay=0.9)

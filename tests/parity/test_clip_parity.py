@@ -56,24 +56,20 @@ def actual_outputs(case):
     tokens = jnp.asarray(case.input("tokens"))
     cotangent = jnp.asarray(case.cotangent())
 
-    @jax.jit
-    def forward(variables):
-        (logits, _), kept = model.apply(variables, image, tokens, mutable=["intermediates"])
+    def loss(params):
+        bound = {**variables, "params": params}
+        (logits, _), kept = model.apply(bound, image, tokens, mutable=["intermediates"])
         encoded = (
-            model.apply(variables, image, method="encode_image"),
-            model.apply(variables, tokens, method="encode_text"),
+            model.apply(bound, image, method="encode_image"),
+            model.apply(bound, tokens, method="encode_text"),
         )
-        return logits, encoded, kept["intermediates"]
+        return jnp.sum(logits * cotangent), (logits, encoded, kept["intermediates"])
 
-    logits, (images, texts), kept = forward(variables)
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (total, (logits, (images, texts), kept)), gradients = run(variables["params"])
     outputs = {f"visual.{name}": value for name, value in kept["visual"]["outputs"].items()} | kept["text"]["outputs"]
     outputs = {name: reference_layout(name, value) for name, value in outputs.items()}
-    outputs |= {"image_features": images, "text_features": texts, "logits_per_image": logits}
-
-    def loss(params):
-        return jnp.sum(model.apply({**variables, "params": params}, image, tokens)[0] * cotangent)
-
-    outputs["loss"], gradients = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    outputs |= {"image_features": images, "text_features": texts, "logits_per_image": logits, "loss": total}
     gradients = convert.to_official({"params": gradients}, model)
     return outputs | {f"gradient of {name}": value for name, value in gradients.items()}
 

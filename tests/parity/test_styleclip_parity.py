@@ -1,5 +1,6 @@
 """StyleCLIP's mappers and global directions against its code: the cases in tests/golden/styleclip."""
 
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -52,15 +53,17 @@ def test_every_output_of_a_mapper_is_the_official_one(path):
     with jax.default_matmul_precision("highest"):
         if "w" in names:
 
+            @jax.jit
+            @functools.partial(jax.value_and_grad, has_aux=True)
             def loss(params):
                 delta = model.apply({"params": params}, inputs)
                 return (delta * case.cotangent()).sum(), delta
 
-            (value, delta), gradients = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+            (value, delta), gradients = loss(variables["params"])
             found = {"loss": value, "delta": delta}
             found |= {f"gradient of {released_name(path)}": leaf.T for path, leaf in flatten(gradients).items()}
         else:
-            deltas = model.apply(variables, inputs)
+            deltas = jax.jit(model.apply)(variables, inputs)
             found = {f"delta_{i}": delta.reshape(1, 1, -1, 1, 1) for i, delta in enumerate(deltas)}
     errors = {name: (case.error(name, found[name]), case.tolerance(name)) for name in case.output_names}
     assert all(error <= tolerance for error, tolerance in errors.values()), errors

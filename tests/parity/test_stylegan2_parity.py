@@ -3,6 +3,7 @@
 Layers that resample are computed merged with their filter and plainly; both are held to the cases.
 """
 
+import functools
 import importlib.util
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from swin_jax.models.stylegan2 import Discriminator, Generator
 from swin_jax.ops.losses import gradient_penalty
+from swin_jax.ops.stylegan2 import upfirdn
 from swin_jax.pretrained.stylegan2 import convert
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
@@ -72,7 +74,15 @@ def load_generator(case, resampling):
     return model, variables
 
 
-def synthesize(model, variables, ws, noise="const"):
+@functools.partial(jax.jit, static_argnames=("model", "method", "truncation", "truncation_cutoff"))
+def apply(model, variables, inputs, method="__call__", **truncation):
+    return model.apply(variables, inputs, method=method, **truncation)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "mode"))
+def synthesize(model, variables, ws, mode="const", maps=None):
+    """The image and every output, with a mode of noise or with maps of it."""
+    noise = mode if maps is None else maps
     image, kept = model.apply(variables, ws, noise=noise, method="synthesize", mutable=["intermediates"])
     return image, kept["intermediates"]["synthesis"]["outputs"]
 
@@ -80,8 +90,8 @@ def synthesize(model, variables, ws, noise="const"):
 def official_outputs(case, model, variables):
     """Of a case in NVIDIA's format."""
     z = jnp.asarray(case.input("z"))
-    ws = model.apply(variables, z, method="map")
-    styles = model.apply(variables, ws, method="styles")
+    ws = apply(model, variables, z, "map")
+    styles = apply(model, variables, ws, "styles")
     names = [f"synthesis.{layer.name.replace('/', '.')}" for layer in model.style_layers()]
     found = {f"{name}.affine": style for name, style in zip(names, styles)} | {"w": ws[:, 0]}
     found["image"], outputs = synthesize(model, variables, ws)
@@ -93,55 +103,55 @@ def official_outputs(case, model, variables):
             found[name] = image - enlarge(below) if layer.resolution > 4 else image
         else:
             found[name] = outputs[layer.name]
-    found["w_truncated"] = model.apply(variables, z, truncation=0.7, truncation_cutoff=4, method="map")
+    found["w_truncated"] = apply(model, variables, z, "map", truncation=0.7, truncation_cutoff=4)
     found["image_truncated"] = synthesize(model, variables, found["w_truncated"])[0]
     found["image_without_noise"] = synthesize(model, variables, ws, "none")[0]
     return maps(found)
 
 
+@jax.jit
 def enlarge(image):
-    from swin_jax.ops.stylegan2 import upfirdn
-
     return upfirdn(image, up=2, padding=(2, 1))
 
 
 def rosinality_outputs(case, model, variables):
     inputs = {name: jnp.asarray(case.input(name)) for name in case.input_names}
-    ws = model.apply(variables, inputs["z"], method="map")
+    ws = apply(model, variables, inputs["z"], "map")
     image, outputs = synthesize(model, variables, ws)
     found = {"w": ws[:, 0], "image": image}
     found |= {rosinality_name(name): value for name, value in outputs.items()}
     if "noise_0" in inputs:
         noise = [inputs[f"noise_{i}"].transpose(0, 2, 3, 1) for i in range(model.num_ws - 1)]
-        found["image_given_noise"] = synthesize(model, variables, ws, noise)[0]
+        found["image_given_noise"] = synthesize(model, variables, ws, maps=noise)[0]
     if "latent_average" in inputs:
         averages = {"mapping": {"w_avg": inputs["latent_average"][0]}}
-        truncated = model.apply({**variables, "averages": averages}, inputs["z"], truncation=0.6)
-        found["image_truncated"] = truncated
+        found["image_truncated"] = apply(model, {**variables, "averages": averages}, inputs["z"], truncation=0.6)
     if "z_other" in inputs:
-        others = model.apply(variables, inputs["z_other"], method="map")
+        others = apply(model, variables, inputs["z_other"], "map")
         rows = jnp.arange(model.num_ws)[None, :, None]
         found["image_mixed"] = synthesize(model, variables, jnp.where(rows < 3, ws, others))[0]
         found["image_from_w_plus"] = synthesize(model, variables, ws + 0.3 * rows * others)[0]
     if any(name.startswith("gradient") for name in case.output_names):
         cotangent = jnp.asarray(case.cotangent()).transpose(0, 2, 3, 1)
 
+        @jax.jit
+        @jax.value_and_grad
         def loss(params):
             return (model.apply({**variables, "params": params}, inputs["z"]) * cotangent).sum()
 
-        found["loss"], gradients = jax.value_and_grad(loss)(variables["params"])
+        found["loss"], gradients = loss(variables["params"])
         gradients = convert.to_rosinality({**variables, "params": jax.device_get(gradients)})
         return maps(found) | {f"gradient of {name}": value for name, value in gradients.items()}
     return maps(found)
 
 
 def style_space_outputs(case, model, variables):
-    ws = model.apply(variables, jnp.asarray(case.input("z")), method="map")
-    styles = model.apply(variables, ws, method="styles")
-    edited = [style + case.input(f"edit_{i}") for i, style in enumerate(styles)]
+    ws = apply(model, variables, jnp.asarray(case.input("z")), "map")
+    styles = apply(model, variables, ws, "styles")
+    edited = tuple(style + case.input(f"edit_{i}") for i, style in enumerate(styles))
     found = {f"style_{i}": style for i, style in enumerate(styles)}
-    found["image"] = model.apply(variables, styles, method="synthesize_styles")
-    found["image_from_styles"] = model.apply(variables, edited, method="synthesize_styles")
+    found["image"] = apply(model, variables, styles, "synthesize_styles")
+    found["image_from_styles"] = apply(model, variables, edited, "synthesize_styles")
     return maps(found)
 
 
@@ -165,7 +175,7 @@ def test_every_output_of_a_discriminator_is_the_official_one(path, resampling):
     variables = convert.from_official(case.state_dict(), model)
     image = jnp.asarray(case.input("image")).transpose(0, 2, 3, 1)
     with jax.default_matmul_precision("highest"):
-        logits, kept = model.apply(variables, image, mutable=["intermediates"])
+        logits, kept = jax.jit(lambda v, x: model.apply(v, x, mutable=["intermediates"]))(variables, image)
         found = maps(blocks_of(kept["intermediates"], model.resolution, "size" in case.config)) | {"logits": logits}
         if "r1" in case.output_names:
             found |= gradients_of(case, model, variables, image)
@@ -192,10 +202,13 @@ def gradients_of(case, model, variables, image):
     def loss(params):
         return (logits(params, image) * case.cotangent()).sum()
 
-    params = variables["params"]
-    found = {"gradient of image": jax.grad(lambda image: logits(params, image).sum())(image).transpose(0, 3, 1, 2)}
-    found["r1"], second = jax.value_and_grad(penalty)(params)
-    found["loss"], first = jax.value_and_grad(loss)(params)
+    @jax.jit
+    def run(params):
+        of_image = jax.grad(lambda image: logits(params, image).sum())(image)
+        return of_image, jax.value_and_grad(penalty)(params), jax.value_and_grad(loss)(params)
+
+    of_image, (r1, second), (total, first) = run(variables["params"])
+    found = {"gradient of image": of_image.transpose(0, 3, 1, 2), "r1": r1, "loss": total}
     for prefix, gradients in (("gradient of r1 by ", second), ("gradient of ", first)):
         official = convert.to_rosinality({"params": jax.device_get(gradients)})
         found |= {prefix + name: value for name, value in official.items()}

@@ -38,21 +38,28 @@ def actual_outputs(case):
     variables = convert.from_official(case.state_dict(), model)
     image = jnp.asarray(case.input("image").transpose(0, 2, 3, 1))
 
-    @jax.jit
     def forward(variables, image):
-        return model.apply(variables, image, mutable=["intermediates"])
+        logits, kept = model.apply(variables, image, mutable=["intermediates"])
+        return logits, kept["intermediates"]["outputs"]
 
-    logits, kept = forward(variables, image)
-    outputs = dict(kept["intermediates"]["outputs"])
-    outputs = {name: value.reshape(value.shape[0], -1, value.shape[-1]) for name, value in outputs.items()}
-    outputs["logits"] = logits
-    if any(name.startswith("gradient of ") for name in case.output_names):
-        cotangent = jnp.asarray(case.cotangent())
-        loss = jax.jit(jax.value_and_grad(lambda v, x: jnp.sum(model.apply(v, x) * cotangent), argnums=(0, 1)))
-        outputs["loss"], (by_variables, by_image) = loss(variables, image)
-        gradients = convert.to_official(by_variables, model) | {"image": by_image.transpose(0, 3, 1, 2)}
-        outputs |= {f"gradient of {name}": value for name, value in gradients.items()}
-    return outputs
+    if not any(name.startswith("gradient of ") for name in case.output_names):
+        return named_outputs(*jax.jit(forward)(variables, image))
+    cotangent = jnp.asarray(case.cotangent())
+
+    def loss(variables, image):
+        logits, kept = forward(variables, image)
+        return jnp.sum(logits * cotangent), (logits, kept)
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    (total, (logits, kept)), (by_variables, by_image) = run(variables, image)
+    gradients = convert.to_official(by_variables, model) | {"image": by_image.transpose(0, 3, 1, 2)}
+    gradients = {f"gradient of {name}": value for name, value in gradients.items()}
+    return named_outputs(logits, kept) | gradients | {"loss": total}
+
+
+def named_outputs(logits, kept):
+    outputs = {name: value.reshape(value.shape[0], -1, value.shape[-1]) for name, value in kept.items()}
+    return outputs | {"logits": logits}
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)

@@ -71,18 +71,27 @@ def actual_outputs(case):
     model = make_model(case.config)
     variables = convert.from_official(case.state_dict(), model)
     video = jnp.asarray(np.moveaxis(case.input("video"), 1, -1))
-    forward = jax.jit(lambda variables, video: model.apply(variables, video, mutable=["intermediates"]))
-    logits, kept = forward(variables, video)
-    kept = kept["intermediates"]["backbone"]["outputs"]
-    outputs = (official_outputs if "backbone" in case.config else torchvision_outputs)(kept, logits)
-    if any(name.startswith("gradient of ") or name == "loss" for name in case.output_names):
-        cotangent = jnp.asarray(case.cotangent())
-        loss = jax.jit(jax.value_and_grad(lambda v, x: jnp.sum(model.apply(v, x) * cotangent), argnums=(0, 1)))
-        outputs["loss"], (by_variables, by_video) = loss(variables, video)
-        gradients = convert.to_official(by_variables, model) | {"video": jnp.moveaxis(by_video, -1, 1)}
-        gradients |= {} if "backbone" in case.config else convert.to_torchvision(gradients)
-        outputs |= {f"gradient of {name}": value for name, value in gradients.items()}
-    return outputs
+    named_outputs = official_outputs if "backbone" in case.config else torchvision_outputs
+
+    def forward(variables, video):
+        logits, kept = model.apply(variables, video, mutable=["intermediates"])
+        return kept["intermediates"]["backbone"]["outputs"], logits
+
+    if not any(name.startswith("gradient of ") or name == "loss" for name in case.output_names):
+        return named_outputs(*jax.jit(forward)(variables, video))
+    cotangent = jnp.asarray(case.cotangent())
+
+    def loss(variables, video):
+        kept, logits = forward(variables, video)
+        return jnp.sum(logits * cotangent), (kept, logits)
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    (total, kept_and_logits), (by_variables, by_video) = run(variables, video)
+    gradients = convert.to_official(by_variables, model) | {"video": jnp.moveaxis(by_video, -1, 1)}
+    if "backbone" not in case.config:
+        gradients |= convert.to_torchvision(gradients)
+    gradients = {f"gradient of {name}": value for name, value in gradients.items()}
+    return named_outputs(*kept_and_logits) | gradients | {"loss": total}
 
 
 @pytest.mark.parametrize("case", CLASSIFIERS, ids=name)

@@ -144,8 +144,9 @@ def test_statistics_of_the_resnet_move_in_training_and_are_used_in_prediction():
     after, _ = jax.jit(learner.train_step)(state, batch() | images, {})
     mean = flatten(after.mutable)
     assert any(float(jnp.abs(x).max()) > 0 for name, x in mean.items() if name.endswith("mean"))
-    one = learner.predict(after.replace(mutable=state.mutable), images, {})["image_features"]
-    other = learner.predict(after, images, {})["image_features"]
+    predict = jax.jit(learner.predict)
+    one = predict(after.replace(mutable=state.mutable), images, {})["image_features"]
+    other = predict(after, images, {})["image_features"]
     assert float(jnp.abs(one - other).max()) > 1e-3
     parts = dataclasses.replace(learner, accumulate=3)
     again, _ = jax.jit(parts.train_step)(state, batch() | images, {})
