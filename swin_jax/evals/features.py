@@ -218,8 +218,8 @@ def encode_texts(
 
 
 def text_of_task(task: Task) -> str:
-    """What a task predicts with beside its weights, for the keys of caches:
-    all of its fields but the optimizer.
+    """The text of all that a task predicts with beside its weights,
+    for the keys of caches: all of its fields but the optimizer.
     """
     if not dataclasses.is_dataclass(task):
         return _without_addresses(task)
