@@ -70,8 +70,8 @@ def watched() -> Iterator[None]:
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         raise UserError(
             f"a loader process was killed by {name}, most likely because it ran out of "
-            "memory or of room in /dev/shm: give a lower num_workers or prefetch, or the machine more "
-            "memory (a container --shm-size)"
+            "memory or of room in /dev/shm: give a lower num_workers or prefetch, "
+            "or the machine more memory (a container --shm-size)"
         ) from error
 
 
