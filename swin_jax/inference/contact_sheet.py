@@ -12,6 +12,8 @@ from swin_jax.core.output.text import shown
 from swin_jax.core.ranges import PositiveFloat, PositiveInt, checked
 
 COLUMNS = 8
+# Inches: a line of pictures, the texts and the margin in it, and the title above all.
+_LINE, _TEXTS, _MARGIN, _TITLE = 2.5, 0.6, 0.05, 0.4
 
 
 @checked
@@ -36,18 +38,23 @@ def draw(
 
     columns = min(len(pictures), columns)
     lines = math.ceil(len(pictures) / columns)
-    figure = Figure(
-        figsize=(width * columns, 2.5 * lines + (0.4 if title else 0)), layout="constrained"
-    )
+    size = width * columns, _LINE * lines + (_TITLE if title else 0)
+    figure = Figure(figsize=size)
     for i, (picture, text) in enumerate(pictures):
-        axes = figure.add_subplot(lines, columns, i + 1)
+        # Placed by hand: a layout that is solved takes minutes for 200 pictures.
+        line, column = divmod(i, columns)
+        left, bottom = column * width + _MARGIN, (lines - line - 1) * _LINE + _MARGIN
+        place = left, bottom, width - 2 * _MARGIN, _LINE - _TEXTS - 2 * _MARGIN
+        axes = figure.add_axes([inches / size[i % 2] for i, inches in enumerate(place)])
         if picture is not None:
             picture = picture[..., 0] if picture.ndim == 3 and picture.shape[-1] == 1 else picture
             axes.imshow(picture, cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=255)
         axes.set_axis_off()
+        axes.set_anchor("NW")
         axes.set_title(_lines(text), fontsize=7, loc="left", parse_math=False)
     if title:
-        figure.suptitle(_lines(title), fontsize=10, parse_math=False)
+        top = 1 - _MARGIN / size[1]
+        figure.suptitle(_lines(title), y=top, va="top", fontsize=10, parse_math=False)
     with warnings.catch_warnings():
         # Emoji become boxes; the picture tells.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

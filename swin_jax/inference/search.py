@@ -32,6 +32,7 @@ from swin_jax.tasks.base import TrainState, check_frozen
 from swin_jax.train.setup import Run, build_run
 
 INDEX, SHEET = "index.npz", "search.png"
+DRAWN = 200  # pictures on the sheet
 
 
 def prepare_index(config, workdir: str, images: str) -> Callable[[], int]:
@@ -140,11 +141,12 @@ def _search(
             print(f"{cosine:+.4f}  {shown(name)}")
         cells = [
             (_thumbnail(name), f"{cosine:.3f}\n{contact_sheet.short(pathlib.Path(name).name)}")
-            for name, cosine in hits
+            for name, cosine in hits[:DRAWN]
         ]
         cells = [(_thumbnail(picture), "looked for"), *cells] if picture else cells
         contact_sheet.draw(folder / SHEET, cells, title=contact_sheet.short(query, 80))
-        print(f"{len(hits)} of {len(index)} images: {folder / SHEET}", flush=True)
+        limit = f" (the first {DRAWN})" if len(hits) > DRAWN else ""
+        print(f"{len(hits)} of {len(index)} images: {folder / SHEET}{limit}", flush=True)
     return 0
 
 

@@ -11,6 +11,7 @@ of its name, of what lies beside its weights, or of its run.
 """
 
 import dataclasses
+import math
 import os
 import textwrap
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ from swin_jax.pretrained.media import open_picture, shown
 from swin_jax.pretrained.preparation import Preparation
 
 MOST_NUMBERS = 900  # cells of a drawn matrix that still have their numbers
+_THUMBNAIL = 256  # pixels of the longer side of a drawn picture: all are in memory together
+_MOST_PIXELS = 2**26  # of a drawn matrix; larger ones are drawn with fewer dots an inch
 
 
 def probabilities(
@@ -279,7 +282,9 @@ def draw(
     axes = figure.add_subplot()
     axes.imshow(values.T, cmap="viridis")
     for i, image in enumerate(images):
-        width, height = (picture := open_picture(image)).size
+        picture = open_picture(image).copy()
+        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        width, height = picture.size
         right, down = 0.46 * np.array([width, height]) / max(width, height)
         axes.imshow(np.asarray(picture), extent=(i - right, i + right, -1.05 + down, -1.05 - down))
     low, high = float(values.min()), float(values.max())
@@ -303,7 +308,8 @@ def draw(
     figure.suptitle(title, fontsize=11, parse_math=False)
     if path is not None:
         try:
-            figure.savefig(path, dpi=120, bbox_inches="tight")
+            dots = min(120, math.sqrt(_MOST_PIXELS / math.prod(figure.get_size_inches())))
+            figure.savefig(path, dpi=dots, bbox_inches="tight")
         except OSError as error:
             raise UserError(f"path={path} cannot be written: {error.strerror}") from error
     return figure

@@ -345,7 +345,8 @@ def read_weights(
         return Weights(take(path), path, (word,) if word else (), word, config=config)
     if "://" in str(weights):
         path = download.fetch(str(weights))
-        return Weights(take(path), path, words, word, config=beside.config_beside(path))
+        arrays = download.read(path, str(weights), take)
+        return Weights(arrays, path, words, word, config=beside.config_beside(path))
     publisher = names.find(str(weights), FAMILIES)
     if publisher is None:
         raise UserError(

@@ -5,22 +5,25 @@ cache folder (default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids downloads.
 """
 
 import hashlib
+import http.client
 import json
 import os
-import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.storage import cache_folder, downloads_are_off
 
 HUB = "https://huggingface.co"
+_LONGEST = 100  # letters of the name of a file
 
 
 def cached_path(url: str) -> Path:
     """The path in the cache of what a URL holds, whether or not it is there."""
-    file = url.split("?")[0].rstrip("/").rsplit("/", 1)[1]
+    file = url.split("?")[0].rstrip("/").rpartition("/")[2][-_LONGEST:]
     return cache_folder() / f"{zlib.crc32(url.encode()):08x}-{file}"
 
 
@@ -55,8 +58,9 @@ def fetch(
             )
         try:
             _download(url, path)
-        except (OSError, ValueError, urllib.error.URLError) as error:
-            raise UserError(f"{name} could not be downloaded ({error}): {by_hand}") from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{name} could not be downloaded ({reason}): {by_hand}") from error
     _check(path, url, license)
     return path
 
@@ -81,6 +85,19 @@ def _download(url: str, path: Path) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read(path: Path, url: str, take: Callable[[Path], Any]) -> Any:
+    """What `take(path)` gives of a download. It may be a page to sign in at, or end too early.
+
+    Raises:
+        UserError: That of `take`, and what to delete to download the file again.
+    """
+    try:
+        return take(path)
+    except UserError as error:
+        again = f"to download it again, delete {path} and {path.name}.json"
+        raise UserError(f"{error}; it came from {url}: {again}") from error
 
 
 def sha256(path) -> str:

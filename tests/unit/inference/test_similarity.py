@@ -103,6 +103,16 @@ def test_a_matrix_is_drawn_beside_pictures_and_captions(pictures, tmp_path):
         similarity.draw(pictures, ["one"], values)
 
 
+def test_many_or_large_pictures_are_drawn_small(tmp_path, monkeypatch):
+    """A hundred photos took gigabytes, and a thousand columns more pixels than can be written."""
+    monkeypatch.setattr(similarity, "_MOST_PIXELS", 10**5)
+    photo = np.zeros((40, 3000, 3), np.uint8)
+    figure = similarity.draw([photo] * 3, ["a", "b"], np.zeros((3, 2)), tmp_path / "m.png")
+    assert {image.get_array().shape for image in figure.axes[0].images[1:]} == {(3, 256, 3)}
+    width, height = Image.open(tmp_path / "m.png").size
+    assert 0.5 * 10**5 < width * height < 1.1 * 10**5 and photo.shape == (40, 3000, 3)
+
+
 def test_one_picture_and_one_text_are_drawn(clip, pictures, tmp_path):
     figure = similarity.draw(pictures[0], "a cat", similarity.cosines(*clip, pictures[0], "a cat"))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a cat"]

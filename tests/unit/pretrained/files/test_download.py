@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import swin_jax
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files import download
 
@@ -38,3 +39,33 @@ def test_a_record_of_another_kind_of_checksum_is_a_changed_file(cached):
     cached.with_name(cached.name + ".json").write_text(json.dumps({"sha256": ["a"]}))
     with pytest.raises(UserError, match="is not the file that was downloaded"):
         download.fetch(URL)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://",
+        "http://127.0.0.1:1/my model.npz",
+        "http://127.0.0.1:1/a\nb.npz",
+        f"http://127.0.0.1:1/{'n' * 300}.npz",
+    ],
+)
+def test_an_address_that_is_none_is_one_line(url, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="could not be downloaded") as caught:
+        download.fetch(url)
+    assert len(download.cached_path(url).name) < 200 and "\n" not in str(caught.value).replace(url, "")
+
+
+@pytest.mark.parametrize("answer", [b"<!DOCTYPE html><html>Sign in", b"PK\x03\x04 cut"])
+def test_what_came_instead_of_weights_is_to_be_deleted(answer, tmp_path, monkeypatch):
+    """It stays in the cache, where the same error would come for ever."""
+    (tmp_path / "w.npz").write_bytes(answer)
+    monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path / "cache"))
+    url = f"file://{tmp_path / 'w.npz'}"
+    path = download.cached_path(url)
+    with pytest.raises(UserError, match=f"it came from {url}: to download it again, delete .*{path.name} and .*json"):
+        swin_jax.load(weights=url)
+    path.unlink(), path.with_name(f"{path.name}.json").unlink()
+    with pytest.raises(UserError, match="it came from"):
+        swin_jax.load(weights=url)
