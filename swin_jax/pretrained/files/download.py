@@ -88,7 +88,7 @@ def _download(url: str, path: Path) -> None:
 
 
 def read(path: Path, url: str, take: Callable[[Path], Any]) -> Any:
-    """What `take(path)` gives of a download. It may be a page to sign in at, or end too early.
+    """The result of `take(path)` for a download. It may be a page to sign in at, or end too early.
 
     Raises:
         UserError: That of `take`, and what to delete to download the file again.
