@@ -86,7 +86,7 @@ def _open_all() -> None:
     otherwise the next file that is opened would get their messages.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(descriptor, True)  # by loader processes
     os.close(descriptor)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

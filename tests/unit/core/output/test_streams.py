@@ -73,20 +73,21 @@ def test_streams_come_back_and_those_without_a_file_stay(monkeypatch):
 
 
 CHILD = """
-import os, sys
+import os, subprocess, sys
 from swin_jax.core.output.streams import lasting_output
 with lasting_output():
     file = open(sys.argv[1], "w")
     print("out", flush=True), print("err", file=sys.stderr, flush=True), os.write(2, b"err")
     assert sys.stderr.isatty() is False
-    print(file.fileno() > 2, file=file)
+    code = "import sys; sys.exit(sys.stdout is None or sys.stderr is None)"
+    print(file.fileno() > 2, subprocess.run([sys.executable, "-c", code]).returncode, file=file)
 """
 
 
 def test_streams_that_are_closed_write_into_no_other_file(root, tmp_path):
     program = [sys.executable, "-c", CHILD, str(tmp_path / "file")]
     done = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *program], cwd=root, timeout=60)
-    assert done.returncode == 0 and (tmp_path / "file").read_text() == "True\n"
+    assert done.returncode == 0 and (tmp_path / "file").read_text() == "True 0\n"
 
 
 @pytest.mark.parametrize("redirection", ["| true", ">/dev/full"])
