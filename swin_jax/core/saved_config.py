@@ -49,7 +49,11 @@ def read(workdir: str) -> ml_collections.ConfigDict:
             package or that this version does not have.
     """
     path = storage.path(workdir) / FILE
-    if not path.is_file():
+    try:
+        is_there = path.is_file()
+    except OSError as error:  # in a folder of another user
+        raise UserError(f"{path} cannot be read: {storage.reason(error)}") from error
+    if not is_there:
         raise UserError(
             f"{path} does not exist: give the workdir of a trained run, or --config=FILE.py[:args]"
         )

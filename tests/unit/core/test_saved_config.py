@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from swin_jax.core import config as configs
-from swin_jax.core import saved_config
+from swin_jax.core import saved_config, storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import current_names
 from tests.conftest import ROOT
@@ -192,3 +192,13 @@ def test_keys_that_an_action_reads_are_not_refused(root):
     text = "".join(path.read_text() for path in (root / "swin_jax" / "inference").rglob("*.py"))
     read = set(re.findall(r'(?<!-)\bconfig(?:\.get\("|\["|\.)(\w+)', text)) & first
     assert {"truncation", "edit_batch_size"} <= read <= set(saved_config._READ)
+
+
+def test_a_folder_of_another_user_is_one_line(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(storage.path(tmp_path)), "is_file", refuse)
+    with pytest.raises(UserError) as error:
+        saved_config.read(str(tmp_path))
+    assert str(error.value) == f"{tmp_path}/config.json cannot be read: Permission denied"
