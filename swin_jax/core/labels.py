@@ -1,5 +1,7 @@
 """Class names of two sets that share a label space: compared and mapped by name, never by place."""
 
+import ast
+import collections
 import csv
 import dataclasses
 import io
@@ -13,6 +15,7 @@ from swin_jax.core import text_files
 from swin_jax.core.errors import UserError, nearest, warn
 
 _LISTED = 5  # classes that a message names
+_SYNSET = re.compile(r"n\d{8}\s+\S")
 _NUMBERED = re.compile(r"(LABEL_)?\d+")  # what transformers calls classes without names
 
 
@@ -51,13 +54,10 @@ def read_names(file: str) -> tuple[str, ...]:
             names = _names_of_lines(file, text)
     except UserError:
         raise
-    except (
-        RecursionError,
-        ValueError,
-        csv.Error,
-    ) as error:  # ValueError: no JSON, integers of thousands of digits
+    # ValueError: no JSON, integers of thousands of digits; SyntaxError and the like of Python.
+    except (RecursionError, ValueError, csv.Error, SyntaxError, MemoryError, TypeError) as error:
         raise UserError(
-            f"cannot read {file}: it is not a list of names ({str(error)[:100]})"
+            f"cannot read {file}: it is not a list of names ({' '.join(str(error).split())[:100]})"
         ) from error
     if names is None:
         raise UserError(
@@ -97,13 +97,19 @@ def names_beside(source: str | os.PathLike) -> tuple[str, ...]:
     return () if not names or all(map(_NUMBERED.fullmatch, names)) else names
 
 
-def _names_of_lines(file: str, text: str) -> tuple[str, ...]:
+def _names_of_lines(file: str, text: str) -> tuple[str, ...] | None:
     """The names on the lines of a text, in the order of the labels where these stand beside them.
 
     Raises:
         UserError: Labels that do not count up from 0, or a table of other columns.
     """
+    if os.fspath(file).lower().endswith((".yaml", ".yml")):
+        raise UserError(f"{file} is YAML: write one name a line, or a list of names in a .json")
+    if re.fullmatch(r"\s*(\{.*\}|\[.*\])\s*", text, re.DOTALL):
+        return _names_in(ast.literal_eval(text.strip()))  # of Python
     lines = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
+    if len(lines) > 1 and all(map(_SYNSET.match, lines)):  # as in ILSVRC's synset_words.txt
+        return tuple(line.split(None, 1)[1] for line in lines)
     tables = [list(csv.reader(lines, delimiter=sign)) for sign in (",", "\t", ";")]
     forms = [*tables, *(rows[1:] for rows in tables)]  # the first line may name the columns
     forms += [[line.split(None, 1) for line in lines], [line.rsplit(None, 1) for line in lines]]
@@ -118,6 +124,8 @@ def _names_of_lines(file: str, text: str) -> tuple[str, ...]:
     if os.fspath(file).lower().endswith((".csv", ".tsv")):
         if any(rows and all(len(row) > 1 for row in rows) for rows in tables):
             raise UserError(f"{file} must have one name a line, or a label from 0 and its name")
+        if any('"' in line for line in lines):
+            return tuple(rows[0] for rows in csv.reader(lines, strict=True))
     return tuple(lines)
 
 
@@ -148,6 +156,12 @@ def _names_in(found: Any) -> tuple[str, ...] | None:
         return None
     if isinstance(found.get("id2label"), dict):
         found = found["id2label"]
+    # Those of Keras have the synset of each class beside its name.
+    pairs = all(
+        isinstance(x, list) and len(x) == 2 and _SYNSET.match(f"{x[0]} {x[1]}")
+        for x in found.values()
+    )
+    found = {str(label): x[1] if pairs else x for label, x in found.items()}
     for by_label in ({str(label): name for name, label in found.items()}, found):
         names = [by_label.get(str(label)) for label in range(len(found))]
         if all(isinstance(name, str) for name in names):
@@ -190,7 +204,7 @@ def match(
     both = f"{whose} and {of}"
     for some, owner in ((names, whose), (reference, of)):
         if len(set(some)) < len(some):
-            double = next(name for name in some if some.count(name) > 1)
+            double = collections.Counter(some).most_common(1)[0][0]
             raise UserError(
                 f"{both} have different classes, and {owner} has {double!r} twice: tell them apart"
             )
@@ -346,7 +360,9 @@ def _refuse_unknown(names, reference, whose: str, of: str, subset: bool) -> None
     parts = []
     if unknown:
         free = [name for name in reference if name not in own] or list(reference)
-        parts.append(f"{of} lacks {_listed([_with_hint(name, free) for name in unknown])}")
+        # A hint looks through all of them, so that only names that are shown get one.
+        hinted = [_with_hint(name, free) for name in unknown[:_LISTED]]
+        parts.append(f"{of} lacks {_listed([*hinted, *unknown[_LISTED:]])}")
     if absent:
         parts.append(f"{whose} lacks {_listed([*map(repr, absent)])}")
     raise UserError(

@@ -212,13 +212,30 @@ def few_shot(
     for count in shots:
         values = []
         for seed in seeds:
-            chosen = known[count, seed] if (count, seed) in known else sample(label, count, seed)
+            if (count, seed) in known:
+                chosen = known[count, seed]
+                _check_chosen(chosen, label, count)
+            else:
+                chosen = sample(label, count, seed)
             used[count, seed] = chosen
             pause()
             weights = _fit((x[chosen], label[chosen]), validation, num_classes, method, pause)
             values.append(_accuracy(weights, test))
         accuracy[count] = tuple(values)
     return Result(accuracy, used)
+
+
+def _check_chosen(chosen: np.ndarray, label: np.ndarray, shots: int) -> None:
+    """Raises UserError for indices that are not of so many examples of each class."""
+    chosen = np.asarray(chosen)
+    inside = bool(((chosen >= 0) & (chosen < len(label))).all())
+    classes = np.repeat(np.unique(label), shots)
+    is_right = inside and len(np.unique(chosen)) == len(chosen)
+    if not is_right or not np.array_equal(np.sort(label[chosen]), classes):
+        raise UserError(
+            f"the indices of {shots} shots are of another training set: they are not {shots} "
+            f"examples of each class among these {len(label)}"
+        )
 
 
 def shots_to_reach(means: dict[int, float], target: float) -> float:

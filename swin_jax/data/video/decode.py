@@ -327,9 +327,18 @@ class _Frames:
         plane = rgb.planes[0]
         pixels = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)
         pixels = pixels[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-        if self._rotate and frame.rotation:
-            pixels = np.rot90(pixels, round(frame.rotation / 90))
+        return _upright(pixels, frame) if self._rotate else pixels
+
+
+def _upright(pixels: np.ndarray, frame) -> np.ndarray:
+    """A frame as its display matrix shows it, turned and mirrored, as by FFmpeg's autorotate."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
         return pixels
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # (ax + cy, bx + dy) of (x, y)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def _checksum(pixels: np.ndarray) -> np.ndarray:

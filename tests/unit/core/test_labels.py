@@ -2,6 +2,7 @@
 
 import pytest
 
+from swin_jax.core import labels
 from swin_jax.core.errors import UserError
 from swin_jax.core.labels import match, read_names, same_spelling, share
 
@@ -203,3 +204,50 @@ def test_names_in_json(tmp_path, text, says):
     with pytest.raises(UserError, match=says) as error:
         read_names(str(tmp_path / "names.json"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("imagenet1000_clsidx_to_labels.txt", "{0: 'tench, Tinca tinca',\n 1: 'goldfish',\n 2: \"owl's\"}"),
+        (
+            "imagenet_class_index.json",
+            '{"0": ["n01440764", "tench, Tinca tinca"], "1": ["n01443537", "goldfish"], "2": ["n01622779", "owl\'s"]}',
+        ),
+        ("names.txt", "['tench, Tinca tinca', 'goldfish', \"owl's\"]"),
+        ("synset_words.txt", "n01440764 tench, Tinca tinca\nn01443537 goldfish\nn01622779 owl's\n"),
+        ("names.csv", '"tench, Tinca tinca"\ngoldfish\n"owl\'s"\n'),
+    ],
+)
+def test_names_are_read_as_they_are_handed_around(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    assert labels.read_names(str(tmp_path / name)) == ("tench, Tinca tinca", "goldfish", "owl's")
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("data.yaml", "nc: 2\nnames: ['cat', 'dog']\n"),
+        ("a.txt", "{0: 'a', 5: 'b'}"),
+        ("a.txt", "{cat, dog}"),
+        ("a.txt", "[1, 2]"),
+    ]
+    + [("a.txt", "[" * 5000 + "]" * 5000), ("a.txt", "{0: 'a', [1]: 'b'}"), ("a.txt", "{x\n: y}")],
+)
+def test_what_only_looks_like_names_is_one_line(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=name) as caught:
+        labels.read_names(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_near_name_is_looked_for_where_it_is_shown_only(monkeypatch):
+    """Each look goes through all names: minutes for the 21,841 of ImageNet-22K."""
+    looked, nearest = [], labels.nearest
+    monkeypatch.setattr(labels, "nearest", lambda name, *others: looked.append(name) or nearest(name, *others))
+    names = [f"class {i}" for i in range(100)]
+    with pytest.raises(UserError, match="train lacks 'klass 0' \\(did you mean 'class 0'\\?\\), .* and 45 more;"):
+        labels.match(
+            [name.replace("c", "k", 1) if i < 50 else name for i, name in enumerate(names)], names, "val", "train"
+        )
+    assert len(looked) == 5

@@ -180,3 +180,12 @@ def test_it_pauses_before_every_fit(method, fewest):
     calls = []
     few_shot.few_shot(problem(), problem(seed=1), problem(seed=2), (1, 2), method=method, pause=lambda: calls.append(0))
     assert len(calls) >= fewest
+
+
+@pytest.mark.parametrize("chosen", [[0, 10, 99], [0, 1, 2], [0, 0, 20], [0, 10], [-1, 0, 10]])
+def test_indices_of_another_training_set_are_refused(chosen):
+    x, label = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32), np.repeat([0, 1, 2], 10)
+    sets = [(x, label)] * 3
+    few_shot.few_shot(*sets, (1,), (0,), "ridge", indices={(1, 0): np.array([5, 15, 25])})
+    with pytest.raises(UserError, match="the indices of 1 shots are of another training set"):
+        few_shot.few_shot(*sets, (1,), (0,), "ridge", indices={(1, 0): np.array(chosen)})

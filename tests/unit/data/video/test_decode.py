@@ -150,6 +150,23 @@ def test_rotation_is_applied(clockwise, plain, folder):
     np.testing.assert_array_equal(Reader(path, rotate=False).get([3, 20]), frames)
 
 
+@pytest.mark.parametrize(
+    "matrix, mirror",
+    [
+        ((-1, 0, 0, 1), lambda x: x[:, ::-1]),
+        ((1, 0, 0, -1), lambda x: x[::-1]),
+        ((0, 1, 1, 0), lambda x: x.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda x: x[::-1, ::-1].transpose(1, 0, 2)),
+    ],
+)
+def test_mirrors_are_applied(matrix, mirror, plain, folder):
+    """As front cameras write them: FFmpeg tells all of these as turns, and the second one as none."""
+    frames = Reader(plain).get([3, 20])
+    path = video_files.rotate(plain, folder / "mirrored.mp4", matrix)
+    np.testing.assert_array_equal(Reader(path).get([3, 20]), [mirror(frame) for frame in frames])
+    np.testing.assert_array_equal(Reader(path, rotate=False).get([3, 20]), frames)
+
+
 def test_rotation_equals_opencv(plain, folder):
     import cv2
 
