@@ -137,7 +137,7 @@ def test_pictures_are_resized_and_called_as_their_files(tmp_path):
     picture(tmp_path / "more" / "b.v2.jpg", 8, 8, 200)
     Image.fromarray(np.full((32, 32), 50, np.uint8)).save(tmp_path / "gray.png")
     found = read(tmp_path, Inverter())
-    assert found.names == ("a", "grey", "more/b.v2")
+    assert found.names == ("a", "gray", "more/b.v2")
     assert found.pictures.shape == (3, 8, 8, 3)
     np.testing.assert_allclose(found.ws[:, 0, 0], [20, 50, 200], atol=1)
 
