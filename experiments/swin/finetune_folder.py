@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from swin_jax.core import storage
 from swin_jax.core.config import derived, parse_arg, refuse_as_script, spec
+from swin_jax.core.sizes import per_axis
 
 if __name__ == "__main__":
     refuse_as_script()
@@ -96,7 +97,7 @@ def get_config(arg=None):
     augment = spec(color_train_transform, transform=spec(train_transform, **cut), **colors)
     c.data = spec(
         pipeline.TrainData,
-        source=spec(own_images, split="train", side=2 * size, **folder),
+        source=spec(own_images, split="train", side=derived(_copies, size), **folder),
         transform=augment,
         **run.refs(c, "batch_size", "seed"),
         num_workers=derived(_num_workers, ref("num_train")),
@@ -160,6 +161,11 @@ def use_fakes(c):
 def _arguments(path: str) -> dict:
     """The arguments of the Swin whose weights lie at a path; where none do, `init_from` says so."""
     return arguments_of(path) if path and storage.path(path).exists() else SMALL
+
+
+def _copies(size: int | tuple[int, int]) -> int:
+    """The shorter side of copies in memory, from which crops are cut."""
+    return 2 * max(per_axis(size, 2))
 
 
 def _batch_size(num_train: int) -> int:

@@ -1,6 +1,8 @@
 """`--config.image_size=(32,64)` reaches the model, the task and every transform of each family of experiments."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from swin_jax.core import command_line
 from swin_jax.core.config import build, flatten
@@ -8,7 +10,9 @@ from swin_jax.core.errors import UserError
 from tests.experiments import config_path
 
 SMALL = "quickstart swin_in1k swin_in1k_finetune swin_in22k swinv2_in1k swinv2_finetune swinv2_giant simmim_in1k"
-SMALL += " simmim_finetune clip_openai clip_swin lit siglip swin_fashion_mnist clip_emoji video_swin_k400"
+SMALL += (
+    " finetune_folder simmim_finetune clip_openai clip_swin lit siglip swin_fashion_mnist clip_emoji video_swin_k400"
+)
 SIZES = ("image_size", "size")
 
 
@@ -35,6 +39,19 @@ def test_an_example_and_a_batch_have_the_rectangle(name):
     shapes = build(config.task).batch_shapes(2)
     shape = shapes["video" if key == "size" else "image"].shape
     assert shape[-3:] == (32, 64, 3)
+
+
+@pytest.mark.parametrize("size", [(64, 32), (32, 64)])
+def test_own_images_are_cut_to_a_rectangle_from_copies_that_are_large_enough(size, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.new("RGB", (300, 200)).save(tmp_path / name / f"{number}.png")
+    flags = f"--config.data_dir={tmp_path}", f"--config.image_size={size}"
+    data = build(parse(config_path("finetune_folder"), *flags).data, "data")
+    example = data.source[0]
+    assert example["image"].size == (192, 128)
+    assert data.transform(example, np.random.default_rng(0))["image"].shape == (*size, 3)
 
 
 @pytest.mark.parametrize("model, frames", [("clip", (16,)), ("frame", ())])
