@@ -199,6 +199,14 @@ def size(name: str | os.PathLike) -> int:
     return found.length if is_remote(name) else found.st_size
 
 
+def changed(status: os.stat_result) -> int:
+    """When a file was changed or put in its place, in ns.
+
+    Its own time may be an older one: rsync, cp -p and archives set it.
+    """
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
 def move(folder: epath.Path, target: epath.Path) -> None:
     """Moves a folder; in a bucket every object of it is copied and then deleted."""
     if not is_remote(folder):

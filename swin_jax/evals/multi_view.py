@@ -289,7 +289,7 @@ def _stamp(name: str) -> tuple[int, ...]:
         status = os.stat(name)
     except (OSError, ValueError):  # a name with a zero byte
         return ()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, storage.changed(status)
 
 
 def _fingerprint(state: TrainState, frozen: Any) -> str:

@@ -164,7 +164,7 @@ def _stamps(source: sources.FileSource) -> np.ndarray:
     for i in range(len(source)):
         with contextlib.suppress(OSError):  # a dangling link; it will be named as unreadable
             found = os.stat(source.record_name(i))
-            stamps[i] = found.st_size, found.st_mtime_ns
+            stamps[i] = found.st_size, storage.changed(found)
     return stamps
 
 

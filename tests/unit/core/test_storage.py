@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and the local folder behind what is appended to (buckets: e2e)."""
 
+import os
 import pathlib
 
 import pytest
@@ -109,3 +110,17 @@ def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot be written: it is a folder"):
         storage.write(tmp_path, "x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_put_in_place_of_another_of_its_time_is_a_changed_one(tmp_path):
+    """As rsync -t, cp -p and archives do it."""
+    path = tmp_path / "a.bmp"
+    path.write_bytes(b"old")
+    before = path.stat()
+    time.sleep(0.05)  # the clock of file systems ticks every few ms
+    (tmp_path / "new").write_bytes(b"new")
+    os.utime(tmp_path / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (tmp_path / "new").rename(path)
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert storage.changed(after) > storage.changed(before)
