@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import time
 
 import pytest
 from matplotlib.figure import Figure
