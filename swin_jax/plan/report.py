@@ -40,7 +40,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
             + " per chip",
         ),
     ]
-    rows += _memory(memory, facts["advice"])
+    rows += _memory(memory, facts.get("advice", ()))
     again = facts["flops"]["step"] / facts["flops"]["model"] - 1 if facts["flops"]["model"] else 0
     rows.append(
         ("FLOPs", f"{_si(facts['flops']['model'])} per update, and {again:.0%} computed again")

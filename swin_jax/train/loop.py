@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -151,7 +151,8 @@ class Loop:
                 except (Exception, Interrupted) as error:
                     seen = (first - start + step - 1) * batch_size
                     return self.without_batch(error, step - 1, seen, pending, mark, saved)
-                metrics = self.update(batch, step == start + 1)
+                with self.made_first(step == start + 1):
+                    self.state, metrics = self.train_step(self.state, batch, self.frozen)
                 if pending is not None:
                     self.write(*pending)
                 mark = self.counts.mark()
@@ -244,13 +245,13 @@ class Loop:
         self.counts.check(self.config.max_bad_records)
         return self.run.placement.to_global(batch, self.config.batch_size)
 
-    def update(self, batch: dict[str, jax.Array], is_first: bool) -> dict[str, jax.Array]:
-        """Makes a step, the first of which compiles, and returns its metrics."""
+    @contextlib.contextmanager
+    def made_first(self, is_first: bool) -> Iterator[None]:
+        """Tells of the first step, which compiles, and waits for it."""
         with self.log.first_step() if is_first else contextlib.nullcontext():
-            self.state, metrics = self.train_step(self.state, batch, self.frozen)
+            yield
             if is_first:
                 jax.block_until_ready(self.state.step)
-        return metrics
 
     def write(self, step: int, metrics: dict[str, jax.Array], mark: counts.Mark) -> None:
         """Fetches the metrics of a step, checks and logs them; `mark` is that of the counts."""

@@ -192,7 +192,7 @@ def test_a_run_of_it_is_loaded_prepared_exported_and_predicted(pictures, tmp_pat
     best = np.asarray(logits).argmax(axis=-1)
     rows = [line.split(",") for line in (workdir / "predictions.csv").read_text().splitlines()[1:]]
     assert [row[1] for row in rows] == [run_classes(workdir)[i] for i in best]
-    with pytest.raises(UserError, match="leave out the name"):
+    with pytest.raises(UserError, match="omit the name"):
         swin_jax.load("pooled_8", weights=workdir)
 
 

@@ -19,7 +19,8 @@ from swin_jax.plan import tpu_compiler
 from swin_jax.train import logs
 
 FRAMES = np.zeros((2, 8, 8, 3), np.uint8)
-DEVELOPERS = {"test", "docs", "peers"}  # for tests, pages and recordings: nothing of the package imports them
+# For tests, pages and recordings: nothing of the package imports them.
+DEVELOPERS = {"test", "docs", "peers", "notebooks"}
 # An extra, a package of it that is hidden, and what needs that.
 USES = [
     ("tpu", "libtpu", lambda folder: tpu_compiler.prepare_backend()),

@@ -126,7 +126,6 @@ def test_a_trained_run_is_used_without_its_experiment_file(action, launch, train
         (["--predict=x", "--config.image_size=16"], "give --config.task.image_size"),
         (["--predict=x", "--index=y"], "--predict and --index are two commands"),
         (["--config.seed=3"], "give one --config=FILE.py"),
-        (["--throughput"], "give one --config=FILE.py"),
         (["--plan=v5e:4x4"], "give one --config=FILE.py"),
     ],
 )

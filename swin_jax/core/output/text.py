@@ -5,13 +5,16 @@ import sys
 
 LENGTH = 4000  # characters of a message
 _CUT = " ... "
-# Control characters, which a terminal obeys; ends of lines; marks that turn the direction of what
-# follows; halves of characters, which bytes of names that are not UTF-8 become.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, which a terminal obeys; ends of lines, but those before the indented lines of
+# a list; marks that turn the direction of what follows; halves of characters, which bytes of names
+# that are not UTF-8 become.
+_UNSAFE = re.compile(
+    "\n(?!  )|[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def shown(text: object, length: int = LENGTH) -> str:
-    """A text on one line that any terminal shows as it is.
+    """A text that any terminal shows as it is, on one line but for indented ones.
 
     Control characters are escaped as in Python, and letters of all languages stay. What is longer
     loses its middle, so that a message keeps its advice.

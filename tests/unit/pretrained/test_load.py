@@ -283,7 +283,7 @@ def test_a_workdir_of_another_task_is_refused(tmp_path):
     make_workdir(tmp_path, **{"task.model.fn": "swin_jax.tasks.classification.Classification"})
     with pytest.raises(UserError, match="Classification, which load.. does not know"):
         load(weights=tmp_path)
-    with pytest.raises(UserError, match="leave out the name"):
+    with pytest.raises(UserError, match="omit the name"):
         load("swin_tiny_patch4_window7_224", weights=tmp_path)
 
 

@@ -193,7 +193,11 @@ def test_a_mistake_of_the_user_is_no_damage(workdir, monkeypatch):
 
 def test_processes_agree_on_what_is_wrong(workdir, monkeypatch):
     damaged = integrity.DamagedError
-    for verdict, kind, text in ((0, None, ""), (1, damaged, "process 1"), (2, UserError, "process 1 .*It stays")):
+    for verdict, kind, text in (
+        (0, None, ""),
+        (1, damaged, "process 1"),
+        (2, UserError, "process 1 .*It was left in place"),
+    ):
         monkeypatch.setattr(
             checkpoint.multihost_utils, "process_allgather", lambda own, verdict=verdict: np.array([own, verdict])
         )

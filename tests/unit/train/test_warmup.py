@@ -35,4 +35,5 @@ def test_a_warmup_within_the_run_says_nothing(changes, root):
 
 def test_a_run_tells_it_at_its_start(tmp_path, launch):
     with pytest.warns(UserWarning, match="warms up for 100 steps and the run has 3,"):
-        assert launch("experiments/quickstart.py:fake", tmp_path, "--config.mesh.data=3")[0] == 2
+        flags = "--config.task.tx.schedule.warmup_steps=100", "--config.mesh.data=3"
+        assert launch("experiments/quickstart.py:fake", tmp_path, *flags)[0] == 2

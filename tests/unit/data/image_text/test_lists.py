@@ -278,4 +278,4 @@ def test_an_image_is_found_though_one_of_its_rows_has_no_caption(folder, place):
 def test_a_split_of_several_lines_is_told_in_one(folder):
     with pytest.warns(UserWarning, match="line breaks"), pytest.raises(UserError) as error:
         lists.table(write(folder, 'image,text,split\na.png,one,"tr\nain"\nb.png,two,test\n'))
-    assert "tr ain (1)" in str(error.value) and "\n" not in str(error.value)
+    assert r"tr\nain (1)" in str(error.value) and "\n" not in str(error.value)

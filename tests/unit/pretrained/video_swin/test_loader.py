@@ -215,7 +215,7 @@ def test_a_workdir_gives_its_newest_weights_and_prefers_the_average(state_dict, 
     assert_holds(load(weights=tmp_path), state_dict)
     with pytest.warns(UserWarning, match="zeros"):
         assert load(weights=tmp_path, num_classes=2)[0].num_classes == 2
-    with pytest.raises(UserError, match="leave out the name"):
+    with pytest.raises(UserError, match="omit the name"):
         load(NAME, weights=tmp_path)
     with pytest.raises(UserError, match="did you mean 'design'"):
         load(weights=tmp_path, desing="split")
