@@ -9,19 +9,7 @@ import pytest
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.train import checkpoint
-from tests.unit.train.checkpoints import META, abstract, restore, same, save, state
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    save(workdir, state(1.0), state(2.0))
-    return workdir
-
-
-@pytest.fixture
-def workdir(saved, tmp_path):
-    return shutil.copytree(saved, tmp_path / "run")
+from tests.unit.train.checkpoints import META, abstract, restore, same, state
 
 
 def goes_on(folder, step, new):
