@@ -59,10 +59,10 @@ def get_config(arg=None):
     tx = spec(adamw, schedule=schedule, no_decay=rules.NO_DECAY)
 
     # Task
-    grey = dict(channels=1, mean=(0.3,), std=(0.38,))
+    gray = dict(channels=1, mean=(0.3,), std=(0.38,))
     same = dict(image_size=ref("image_size"), num_classes=ref("num_classes"), seed=ref("seed"))
     plain = dict(erase_probability=0.0, mixup=0.0, cutmix=0.0)
-    c.task = spec(Classification, model=model, tx=tx, **grey, **same, **plain)
+    c.task = spec(Classification, model=model, tx=tx, **gray, **same, **plain)
 
     # Data
     augment = spec(small_train_transform, size=ref("image_size"), padding=1, channels=1)

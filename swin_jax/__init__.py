@@ -99,7 +99,7 @@ def load(
         faces, an e4e's gives their W+ latents, which its `averages` are added to; a generator's
         makes images of z, with its fixed `noise` and the mean latent in `averages`, and has
         `map`, `styles`, `synthesize` and `synthesize_styles`; a discriminator's judges images; a
-        latent mapper's gives the step of latents W+, or of styles, towards its text. The model
+        latent mapper's gives the step of latents W+, or of styles, toward its text. The model
         carries its preparation: `preprocess(model)`. Wrap `model.apply` in `jax.jit` to call it
         more than once.
 

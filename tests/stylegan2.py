@@ -10,9 +10,9 @@ from swin_jax.pretrained.stylegan2.sizes import DISCRIMINATOR, GENERATOR, discri
 GENERATORS = {
     "usual": dict(resolution=16, z_dim=6, w_dim=6, c_dim=0, mapping_layers=2, channel_base=64, channel_max=8),
     "conditional": dict(resolution=8, z_dim=5, w_dim=6, c_dim=3, mapping_layers=1, channel_base=64, channel_max=8),
-    "grey": dict(resolution=8, z_dim=6, w_dim=6, c_dim=0, mapping_layers=3, channel_base=32, channel_max=8),
+    "gray": dict(resolution=8, z_dim=6, w_dim=6, c_dim=0, mapping_layers=3, channel_base=32, channel_max=8),
 }
-GENERATORS = {name: fields | {"image_channels": 1 if name == "grey" else 3} for name, fields in GENERATORS.items()}
+GENERATORS = {name: fields | {"image_channels": 1 if name == "gray" else 3} for name, fields in GENERATORS.items()}
 DISCRIMINATORS = {
     "usual": dict(resolution=16, c_dim=0, channel_base=64, channel_max=8, architecture="resnet"),
     "conditional": dict(resolution=8, c_dim=3, mapping_layers=2, channel_base=64, channel_max=8, architecture="resnet"),

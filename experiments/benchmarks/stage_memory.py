@@ -23,7 +23,7 @@ from swin_jax.plan import chips, tpu_compiler
 
 ROWS = {
     "plain": {},
-    "rematerialised blocks": dict(remat="full"),
+    "rematerialized blocks": dict(remat="full"),
     "one window at a time": dict(attention="sequential"),
     "both": dict(attention="sequential", remat="full"),
 }

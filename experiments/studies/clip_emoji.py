@@ -127,7 +127,7 @@ class Sets:
             for kind, values in (("group", source.groups), ("sub-group", source.subgroups))
         }
         rng = np.random.default_rng(0)
-        move = style.style_train_transform(64, outline=0, grey=0, hue=0, saturation=(1, 1), gamma=0)
+        move = style.style_train_transform(64, outline=0, gray=0, hue=0, saturation=(1, 1), gamma=0)
         of = np.isin(self.train.labels, self.common)
         self.domain_labels = self.train.labels[of]
         self.domain = np.stack(

@@ -62,9 +62,9 @@ SMALL = dict(
 # From scratch and from weights another recipe is right. `crop` is the range of the share of a
 # picture that is seen; a run has at least `steps` updates and `epochs` passes.
 SCRATCH = dict(base_lr=2e-3, layer_decay=1.0, drop_path=0.0, steps=2200, epochs=60)
-SCRATCH |= dict(crop=(0.6, 1.0), randaugment="rand-m5-mstd0.5-inc1", hue=2.0, grey=0.3)
+SCRATCH |= dict(crop=(0.6, 1.0), randaugment="rand-m5-mstd0.5-inc1", hue=2.0, gray=0.3)
 WEIGHTS = dict(base_lr=1e-4, layer_decay=0.8, drop_path=0.1, steps=200, epochs=20)
-WEIGHTS |= dict(crop=(0.35, 1.0), randaugment="rand-m7-mstd0.5-inc1", hue=0.1, grey=0.1)
+WEIGHTS |= dict(crop=(0.35, 1.0), randaugment="rand-m7-mstd0.5-inc1", hue=0.1, gray=0.1)
 
 
 def get_config(arg=None):
@@ -93,7 +93,7 @@ def get_config(arg=None):
     # Data
     folder = dict(root=ref("data_dir"), share=ref("held_back"), seed=ref("seed"))
     cut = dict(size=size, scale=recipe("crop"), auto_augment=recipe("randaugment"))
-    colors = dict(hue=recipe("hue"), grey=recipe("grey"))
+    colors = dict(hue=recipe("hue"), gray=recipe("gray"))
     augment = spec(color_train_transform, transform=spec(train_transform, **cut), **colors)
     c.data = spec(
         pipeline.TrainData,

@@ -1,8 +1,8 @@
 """The ablations of Video Swin-T on Kinetics-400 (arXiv 2106.13230, tables 4, 5, 7, 8 and 9).
 
     python -m swin_jax.launch \
-        --config=experiments/video_swin/video_swin_ablation.py:design=factorised \
-        --workdir=runs/factorised \
+        --config=experiments/video_swin/video_swin_ablation.py:design=factorized \
+        --workdir=runs/factorized \
         --config.train_list=lists/kinetics400_train_list.txt --config.train_prefix=videos/train \
         --config.val_list=lists/kinetics400_val_list.txt --config.val_prefix=videos/val \
         --config.init_from.path=swin_tiny_patch4_window7_224.pth
@@ -16,7 +16,7 @@ Published top-1 / top-5 with 4 x 3 views
 
     design=joint          78.8 / 93.6      88 GFLOPs   28.2 M parameters
     design=split          76.4 / (92.1)    83          42.0
-    design=factorised     78.5 / (93.5)    95          36.5
+    design=factorized     78.5 / (93.5)    95          36.5
 
     frames=32,window=16   79.1 / (93.8)    106         28.5
     frames=32,window=8    78.8 / 93.6      88          28.2
@@ -26,8 +26,8 @@ Published top-1 / top-5 with 4 x 3 views
 
     backbone_lr=0.1, 1.0 (Swin-B): 80.6 and (80.2) from ImageNet-1K,
                                    82.7 and (82.0) from ImageNet-22K
-    patch=inflate, centre: 78.8 and (78.8)
-    bias=duplicate, centre: 78.8 and 78.8
+    patch=inflate, center: 78.8 and (78.8)
+    bias=duplicate, center: 78.8 and 78.8
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec
@@ -49,12 +49,12 @@ PODS = run.read_pods("video_swin_ablation")
 def get_config(arg=None):
     arg = parse_arg(
         arg,
-        design=("joint", "split", "factorised"),
+        design=("joint", "split", "factorized"),
         frames=("32", "16", "8"),
         window=("8", "16", "4"),
         backbone_lr=0.1,
-        patch=("inflate", "centre"),
-        bias=("duplicate", "centre"),
+        patch=("inflate", "center"),
+        bias=("duplicate", "center"),
         groups=("released", "intended"),
         **run.ARGUMENTS,
     )

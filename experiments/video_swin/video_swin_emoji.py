@@ -95,7 +95,7 @@ def get_config(arg=None):
     augment = spec(action_train_transform, **shared)
     augment.hflip = 0.5 if actions else 0.0  # it may turn what goes round one way into the other
     # Persons differ in the colors of hair and clothes. A single frame is worse without them.
-    augment.recolour = 0.6 if clip and actions else 0.0
+    augment.recolor = 0.6 if clip and actions else 0.0
     one = spec(action_eval_transform, **shared, views=0)
     views = spec(action_eval_transform, **shared, views=ref("views"))
     if not clip:

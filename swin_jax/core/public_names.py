@@ -2,12 +2,13 @@
 
 A run's config.json outlives the files of this package. So it names a callable by the
 package that offers it (its face, `swin_jax.models.swin.Swin`), not by the file in which it
-happens to lie. Whatever was renamed all the same has a line in RENAMED, so that older runs
-resume, load and predict.
+happens to lie. Whatever was renamed all the same, arguments and choices too, has a line in one
+of the tables below, so that older runs resume, load and predict.
 """
 
 import importlib
 import inspect
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -62,6 +63,20 @@ RENAMED: dict[str, str] = {
     "swin_jax.sharding": "swin_jax.train.sharding",
     "swin_jax.task": "swin_jax.tasks.base",
     "swin_jax.tasks.simmim": "swin_jax.tasks.masked_image",
+}
+
+# (callable, name of its argument in an earlier version) -> the argument's name today.
+RENAMED_ARGUMENTS: dict[tuple[str, str], str] = {
+    ("swin_jax.data.emoji.animation.action_train_transform", "recolour"): "recolor",
+    ("swin_jax.data.emoji.style.style_train_transform", "grey"): "gray",
+    ("swin_jax.data.image.color.color_train_transform", "grey"): "gray",
+}
+
+# (callable, argument) -> {its value in an earlier version: the value today}.
+RENAMED_VALUES: dict[tuple[str, str], dict[str, str]] = {
+    ("swin_jax.models.video_swin.make_video_swin", "design"): {"factorised": "factorized"},
+    ("swin_jax.pretrained.video_swin.finetune.pretrained", "bias"): {"centre": "center"},
+    ("swin_jax.pretrained.video_swin.finetune.pretrained", "patch"): {"centre": "center"},
 }
 
 # What an argument of a callable that is no more its default stood for before it existed.
@@ -125,11 +140,33 @@ def first_name(name: str) -> str:
 
 
 def current_names(config: dict) -> dict:
-    """A saved flat config, {dotted key: value}, whose callables have the names of today."""
-    return {
+    """A saved flat config, {dotted key: value}, with the names that callables, their arguments
+    and the choices among values have today.
+    """
+    found = {
         key: current_name(value) if isinstance(value, str) else value
         for key, value in config.items()
     }
+    # From the innermost callable outward: an argument that is renamed may hold callables.
+    for key in sorted(found, key=lambda key: key.count("."), reverse=True):
+        if key.rpartition(".")[2] == "fn":
+            found = _current_arguments(found, key.removesuffix("fn"), found[key])
+    return found
+
+
+def _current_arguments(config: dict, prefix: str, fn: Any) -> dict:
+    """A flat config in which the callable `fn`, whose keys begin with `prefix`, has the arguments
+    and values of today.
+    """
+    for (name, before), today in RENAMED_ARGUMENTS.items():
+        if name == fn:
+            argument = re.compile(re.escape(prefix + before) + r"(?=\.|$)")
+            config = {argument.sub(prefix + today, key): v for key, v in config.items()}
+    for (name, argument), values in RENAMED_VALUES.items():
+        value = config.get(prefix + argument)
+        if name == fn and isinstance(value, str):
+            config[prefix + argument] = values.get(value, value)
+    return config
 
 
 def check_names(config: dict, prefix: str, source: Any) -> None:

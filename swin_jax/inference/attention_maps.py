@@ -182,7 +182,7 @@ def draw_attention(
     if query is not None:
         _check_query(query, maps.shape[1:], "the maps")
     extent = (0, maps.shape[2] * cell[1], maps.shape[1] * cell[0], 0)
-    grey = np.repeat(picture.mean(axis=-1, keepdims=True), 3, axis=-1)
+    gray = np.repeat(picture.mean(axis=-1, keepdims=True), 3, axis=-1)
     shown = {f"head {i}": values for i, values in enumerate(maps)}
     shown = {"mean of heads": maps.mean(axis=0)} | shown if len(maps) > 1 else shown
     figure, panels = _panels(1 + len(shown), width / height, title)
@@ -192,7 +192,7 @@ def draw_attention(
     )
     for axes, (name, values) in zip(panels[1:], shown.items()):
         top = float(values.max()) or 1.0
-        axes.imshow(0.7 * grey, extent=(0, width, height, 0))
+        axes.imshow(0.7 * gray, extent=(0, width, height, 0))
         axes.imshow(_glow(values / top), extent=extent, interpolation="nearest")
         axes.set_title(f"{name}, max {top:.2g}", fontsize=8)
     for axes in panels:
@@ -253,8 +253,8 @@ def draw_video_attention(
     for time, (frame, value) in enumerate(zip(frames, values)):
         above, below = panels[time], panels[len(values) + time]
         above.imshow(frame, extent=(0, width, height, 0))
-        grey = np.repeat(frame.mean(axis=-1, keepdims=True), 3, axis=-1)
-        below.imshow(0.7 * grey, extent=(0, width, height, 0))
+        gray = np.repeat(frame.mean(axis=-1, keepdims=True), 3, axis=-1)
+        below.imshow(0.7 * gray, extent=(0, width, height, 0))
         below.imshow(_glow(value / top), extent=(0, width, height, 0), interpolation="nearest")
         below.set_title(f"{value.sum():.0%}", fontsize=8)
         if query is not None and query[0] == time:

@@ -69,7 +69,7 @@ def search(index: Index, query: np.ndarray, top: PositiveInt = 10) -> list[tuple
             f"the query has features {query.shape}, the index {index.features.shape[1:]}"
         )
     cosines = index.features @ query
-    if not index.normalised:
+    if not index.normalized:
         lengths = np.sqrt(np.einsum("ne,ne->n", index.features, index.features))
         cosines /= np.where(lengths > 0, lengths, 1)
     order = np.argsort(-cosines, kind="stable")[:top]
@@ -92,7 +92,7 @@ def build(
     model: str,
     checksum: str,
     preparation: str = "",
-    normalised: bool = True,
+    normalized: bool = True,
     previous: Index | None = None,
     path: str | os.PathLike | None = None,
     progress: bool = True,
@@ -103,7 +103,7 @@ def build(
     Args:
         data: Pictures of a `sources.FileSource`.
         encode: An `Encode`; it gets data sets whose labels are to be handed back.
-        model, checksum, preparation, normalised: Attributes of the index.
+        model, checksum, preparation, normalized: Attributes of the index.
         previous: An earlier index; features of unchanged files are taken from it if it was made
             in the same way.
         path: File to save it to, when it is interrupted too:
@@ -123,7 +123,7 @@ def build(
         checksum=checksum,
         preparation=preparation,
     )
-    old = _reusable(previous, of, normalised, names, stamps)
+    old = _reusable(previous, of, normalized, names, stamps)
     todo, known = np.flatnonzero(old < 0), old >= 0
     rows = np.zeros((len(names), previous.features.shape[1]), np.float32) if known.any() else None
     if rows is not None:
@@ -147,7 +147,7 @@ def build(
             kept_names = tuple(names[i] for i in kept)
             complete = done == len(todo)
             rows = rows if len(kept) == len(rows) else rows[kept]
-            about = dict(normalised=normalised, stamps=stamps[kept], complete=complete)
+            about = dict(normalized=normalized, stamps=stamps[kept], complete=complete)
             index = Index(**of, names=kept_names, features=rows, **about)
         if index is not None and path is not None:
             save(index, path)
@@ -169,14 +169,14 @@ def _stamps(source: sources.FileSource) -> np.ndarray:
 
 
 def _reusable(
-    previous: Index | None, of: dict, normalised: bool, names: tuple[str, ...], stamps: np.ndarray
+    previous: Index | None, of: dict, normalized: bool, names: tuple[str, ...], stamps: np.ndarray
 ) -> np.ndarray:
     """The row of each picture in an earlier index, or -1: (N,) int."""
     same = previous is not None and all(
         getattr(previous, key) == of[key] for key in ("root", "checksum")
     )
     same = same and preparing.same_pixels(previous.preparation, of["preparation"])
-    if not same or previous.normalised != normalised:
+    if not same or previous.normalized != normalized:
         return np.full(len(names), -1)
     row = {name: i for i, name in enumerate(previous.names)}
     old = np.array([row.get(name, -1) for name in names])

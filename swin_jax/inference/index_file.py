@@ -13,6 +13,7 @@ from swin_jax.core.public_names import current_names
 from swin_jax.pretrained.files.archive import arrays_of
 
 _FORMAT = 1
+_RENAMED = {"normalised": "normalized"}  # arrays of older files
 _DAMAGE = (
     OSError,
     ValueError,
@@ -33,7 +34,7 @@ class Index:
         root: Folder of the pictures.
         names: Paths relative to it.
         features: (N, E) float32.
-        normalised: True if they are of unit length.
+        normalized: True if they are of unit length.
         stamps: (N, 2) int64, size in bytes and time of change in ns of each file when it was read.
         model: The model that made them, in words.
         checksum: Checksum of the weights that made them.
@@ -44,7 +45,7 @@ class Index:
     root: str
     names: tuple[str, ...]
     features: np.ndarray
-    normalised: bool
+    normalized: bool
     stamps: np.ndarray
     model: str
     checksum: str
@@ -75,7 +76,7 @@ def load(path: str | os.PathLike) -> Index:
         raise UserError(f"there is no index {path}")
     try:
         with storage.path(path).open("rb") as file:
-            stored = arrays_of(file)
+            stored = {_RENAMED.get(name, name): array for name, array in arrays_of(file).items()}
         if int(stored["format"]) == _FORMAT:
             return _index_of(stored)
     except _DAMAGE as error:
@@ -91,7 +92,7 @@ def _index_of(stored: dict[str, np.ndarray]) -> Index:
         names=tuple(names.tolist()),
         features=vectors,
         stamps=stamps,
-        normalised=bool(stored["normalised"]),
+        normalized=bool(stored["normalized"]),
         complete=bool(stored["complete"]),
         **{name: str(stored[name]) for name in ("root", "model", "checksum")},
         preparation=_current(str(stored["preparation"])),

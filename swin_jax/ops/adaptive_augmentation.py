@@ -184,9 +184,9 @@ def recolor(images: jax.Array, matrix: jax.Array) -> jax.Array:
     Gray stays gray: it gets the mean of the colors that it would become.
     """
     if images.shape[-1] == 1:
-        grey = matrix[:, :3].mean(axis=1)
+        gray = matrix[:, :3].mean(axis=1)
         return (
-            images * grey[:, :3].sum(axis=1)[:, None, None, None] + grey[:, 3][:, None, None, None]
+            images * gray[:, :3].sum(axis=1)[:, None, None, None] + gray[:, 3][:, None, None, None]
         )
     shifted = matrix[:, :3, 3][:, None, None]
     return jnp.einsum("bij,bhwj->bhwi", matrix[:, :3, :3], images) + shifted

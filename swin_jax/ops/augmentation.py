@@ -180,7 +180,7 @@ def _neighbor(x):
 
 
 def _span(center, ratio, length):
-    """Start and end of a cut of int(length * ratio) around `centre`, halves rounded down,
+    """Start and end of a cut of int(length * ratio) around `center`, halves rounded down,
     clipped to the image.
     """
     half = (length * ratio).astype(jnp.int32) // 2

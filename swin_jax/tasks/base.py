@@ -345,7 +345,7 @@ def apply_gradients(
 
 
 def running_average(params: Any, ema: Any, share: Any) -> Any:
-    """`ema` moved by a share towards `params`; where both are equal it keeps its bits,
+    """`ema` moved by a share toward `params`; where both are equal it keeps its bits,
     which the average may round.
     """
     average = optax.incremental_update(params, ema, share)

@@ -58,7 +58,7 @@ class Classification:
         input: Key of the batch, 'image' or 'video'.
         multi_label: True if an image may have several classes. The loss is then the binary
             cross-entropy of each class by itself, averaged over classes too; label smoothing takes
-            marks of 0 and 1 towards a half.
+            marks of 0 and 1 toward a half.
         class_weights: K positive numbers, or () for none. Terms of the loss are multiplied by those
             of their classes, and the sum is divided as torch's is: by the weights of the rows'
             classes, but by the number of rows where targets are mixed, and by that of the marks

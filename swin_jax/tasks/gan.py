@@ -320,7 +320,7 @@ class GAN:
 
     def adapt(self, augmentation: dict, step: jax.Array, batch_size: int) -> dict:
         """The probability of augmentation after a step,
-        moved a bit towards the target every few.
+        moved a bit toward the target every few.
         """
         settings = self.augmentation
         change = batch_size * settings.every / settings.images

@@ -32,7 +32,7 @@ L2_LAMBDAS = {"w+": 0.008, "s": 0.0011}
 @checked
 @dataclasses.dataclass(frozen=True)
 class LatentOptimization:
-    """Moves latents of `generator` towards texts.
+    """Moves latents of `generator` toward texts.
 
     Attributes:
         generator, clip: Frozen models: a `models.stylegan2.Generator` and a `models.clip.CLIP`.

@@ -50,7 +50,7 @@ class Clock:
 
     @contextlib.contextmanager
     def waiting(self):
-        """Around the fetching of a batch: counts towards `time/data_wait`."""
+        """Around the fetching of a batch: counts toward `time/data_wait`."""
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began

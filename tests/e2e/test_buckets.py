@@ -130,7 +130,7 @@ def test_a_checkpoint_that_was_cut_off_or_damaged_is_passed_over(remote, launch)
 
 
 def test_an_index_lies_in_a_bucket(remote):
-    fields = dict(root="/pictures", model="m", checksum="c", preparation="p", normalised=True, complete=True)
+    fields = dict(root="/pictures", model="m", checksum="c", preparation="p", normalized=True, complete=True)
     arrays = dict(features=np.eye(1, 3, dtype=np.float32), stamps=np.zeros((1, 2), np.int64))
     found = image_index.Index(names=("a",), **arrays, **fields)
     image_index.save(found, "gs://bucket/index.npz")

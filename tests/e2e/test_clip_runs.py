@@ -79,7 +79,7 @@ def test_the_notebook_loads_a_run(trained):
 
 def test_a_folder_is_indexed_as_the_notebook_does(indexed, folder, launch):
     found = image_index.load(indexed / "index.npz")
-    assert found.names == ("a.png", "b.png", "c.png", "d.jpg", "more/e.png") and found.normalised and found.complete
+    assert found.names == ("a.png", "b.png", "c.png", "d.jpg", "more/e.png") and found.normalized and found.complete
     assert "step 3" in found.model
     model, variables = swin_jax.load(weights=indexed)
     assert found.checksum == image_index.model_checksum(variables)

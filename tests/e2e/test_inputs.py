@@ -70,14 +70,14 @@ def test_prediction_writes_names_and_pictures(trained, folder, launch):
 
 def test_prediction_of_any_kind_of_picture(trained, folder, tmp_path, launch):
     """Color, gray, 16 bits, transparent and damaged ones; the damaged is named and left out."""
-    grey = np.arange(40, dtype=np.uint8)[:, None].repeat(40, 1) * 6
+    gray = np.arange(40, dtype=np.uint8)[:, None].repeat(40, 1) * 6
     for name, picture in {
-        "rgb.png": Image.fromarray(np.stack([grey] * 3, -1)),
-        "gray.png": Image.fromarray(grey),
-        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
-        "rgba.png": Image.fromarray(np.stack([grey] * 3 + [grey * 0 + 255], -1)),
-        "cmyk.jpg": Image.fromarray(grey).convert("CMYK"),
-        "bit.png": Image.fromarray(grey).convert("1"),
+        "rgb.png": Image.fromarray(np.stack([gray] * 3, -1)),
+        "gray.png": Image.fromarray(gray),
+        "deep.png": Image.fromarray(gray.astype(np.uint16) * 257),
+        "rgba.png": Image.fromarray(np.stack([gray] * 3 + [gray * 0 + 255], -1)),
+        "cmyk.jpg": Image.fromarray(gray).convert("CMYK"),
+        "bit.png": Image.fromarray(gray).convert("1"),
     }.items():
         picture.save(tmp_path / name)
     (tmp_path / "damaged.jpg").write_bytes((folder / "val" / "dark" / "0.jpg").read_bytes()[:300])

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from swin_jax.core.command_line import define_flags
-from swin_jax.core.public_names import RENAMED, find
+from swin_jax.core.public_names import RENAMED, RENAMED_ARGUMENTS, RENAMED_VALUES, find
 from tests import pages
 from tests.pages import PAGES, ROOT, TODAY
 
@@ -33,6 +33,13 @@ def test_every_new_name_exists():
 def test_every_old_name_of_saved_runs_is_there():
     old = {name for before, _ in rows() for name in re.findall(r"swin_jax\.[\w.]+", before)}
     assert RENAMED.keys() <= old
+
+
+def test_every_old_name_of_an_argument_or_a_choice_is_there():
+    old = [(before, value) for (_, before), values in RENAMED_VALUES.items() for value in values]
+    old += [(before, "") for _, before in RENAMED_ARGUMENTS]
+    told = "".join(before for before, _ in rows())
+    assert not [(name, value) for name, value in old if (f'`{name}="{value}"`' if value else f"`{name}`") not in told]
 
 
 def test_every_module_stands_in_the_architecture():

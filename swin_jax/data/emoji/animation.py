@@ -57,7 +57,7 @@ def action_train_transform(
     stretch: Rate = 0.1,
     overhang: Rate = 0.1,
     hflip: Fraction = 0.5,
-    recolour: Fraction = 0.0,
+    recolor: Fraction = 0.0,
     single_frame: bool = False,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Training clips of an animation.
@@ -73,7 +73,7 @@ def action_train_transform(
         stretch: Largest relative change of its width against its height, in both directions.
         overhang: Share of its side that may lie outside the result.
         hflip: Probability of a mirror image. It must not change the label.
-        recolour: Probability that the figure's colors are replaced:
+        recolor: Probability that the figure's colors are replaced:
             powers of its channels, exchanged and mixed.
         single_frame: True to repeat the first frame T times, for the control that sees no motion.
 
@@ -85,7 +85,7 @@ def action_train_transform(
     options = _Options(
         size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame
     )
-    return functools.partial(_train, options=options, hflip=hflip, recolour=recolour)
+    return functools.partial(_train, options=options, hflip=hflip, recolor=recolor)
 
 
 @checked
@@ -156,8 +156,8 @@ class _Options:
     single_frame: bool
 
 
-def _train(example, rng, *, options: _Options, hflip: float, recolour: float) -> dict[str, Any]:
-    colors = _random_colors(rng) if recolour and rng.random() < recolour else None
+def _train(example, rng, *, options: _Options, hflip: float, recolor: float) -> dict[str, Any]:
+    colors = _random_colors(rng) if recolor and rng.random() < recolor else None
     video = _clips(example["video"], rng, options, views=1, colors=colors)[0]
     if rng.random() < hflip:
         video = video[:, :, ::-1]
@@ -180,13 +180,13 @@ def _random_colors(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarra
     powers = 2.0 ** rng.uniform(-1, 1, (3, 1))
     curves = np.round(255 * np.linspace(0, 1, 256) ** powers).astype(np.uint8)
 
-    def recolour(pixels: np.ndarray) -> np.ndarray:
+    def recolor(pixels: np.ndarray) -> np.ndarray:
         mixed = (pixels @ mixture.T.astype(np.float32)).astype(np.uint8)
         return np.stack(
             [curve[mixed[..., channel]] for channel, curve in enumerate(curves)], axis=-1
         )
 
-    return recolour
+    return recolor
 
 
 def _clips(

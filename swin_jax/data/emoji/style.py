@@ -27,7 +27,7 @@ def style_train_transform(
     zoom: PositiveInterval = (0.75, 1.15),
     shift: NonNegativeFloat = 0.08,
     outline: Fraction = 0.2,
-    grey: Fraction = 0.2,
+    gray: Fraction = 0.2,
     hue: NonNegativeFloat = 0.35,
     saturation: NonNegativeInterval = (0.4, 1.6),
     gamma: NonNegativeFloat = 0.25,
@@ -40,7 +40,7 @@ def style_train_transform(
         zoom: Range of the scale, relative to the picture filling the result.
         shift: Largest shift, as a share of the picture.
         outline: Probability that edges become dark lines, over the picture or over white.
-        grey: Probability of a gray picture; the others get another hue and
+        gray: Probability of a gray picture; the others get another hue and
             saturation with probability 0.8.
         hue: Standard deviation of the turn of all colors about gray, in radians.
         saturation: Range of the factor on the distance from gray.
@@ -52,15 +52,15 @@ def style_train_transform(
     place = functools.partial(
         _place, size=per_axis(size, 2), rotation=rotation, zoom=zoom, shift=shift
     )
-    recolour = functools.partial(recolor, grey=grey, hue=hue, saturation=saturation, gamma=gamma)
-    return functools.partial(_transform, place=place, recolour=recolour, outline=outline)
+    change = functools.partial(recolor, gray=gray, hue=hue, saturation=saturation, gamma=gamma)
+    return functools.partial(_transform, place=place, change=change, outline=outline)
 
 
-def _transform(example, rng, *, place, recolour, outline):
+def _transform(example, rng, *, place, change, outline):
     pixels = place(example["image"], rng)
     if rng.random() < outline:
         pixels = _outline(pixels, rng)
-    pixels = recolour(pixels, rng)
+    pixels = change(pixels, rng)
     return {**example, "image": np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)}
 
 

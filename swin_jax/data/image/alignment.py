@@ -244,7 +244,7 @@ def _box(quad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _padded(image: Image.Image, pads: np.ndarray, blur: float) -> Image.Image:
     """Pads with the reflection, blurred more the farther out it is,
-    towards the median color at the very edge.
+    toward the median color at the very edge.
     """
     from scipy import ndimage
 

@@ -16,7 +16,7 @@ _GRAY_AXIS = np.float32((1, 1, 1)) / math.sqrt(3)
 @checked
 def color_train_transform(
     transform: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]],
-    grey: Fraction = 0.2,
+    gray: Fraction = 0.2,
     hue: NonNegativeFloat = 0.35,
     saturation: NonNegativeInterval = (0.4, 1.6),
     gamma: NonNegativeFloat = 0.25,
@@ -25,12 +25,12 @@ def color_train_transform(
 
     Args:
         transform: Transform whose `image` is uint8 (H, W, 3).
-        grey, hue, saturation, gamma: The same as in `recolor`.
+        gray, hue, saturation, gamma: The same as in `recolor`.
 
     Returns:
         transform(example, rng): Replaces `image` by uint8 (H, W, 3).
     """
-    change = functools.partial(recolor, grey=grey, hue=hue, saturation=saturation, gamma=gamma)
+    change = functools.partial(recolor, gray=gray, hue=hue, saturation=saturation, gamma=gamma)
     return functools.partial(_transform, transform=transform, change=change)
 
 
@@ -44,7 +44,7 @@ def recolor(
     pixels: np.ndarray,
     rng: np.random.Generator,
     *,
-    grey: float,
+    gray: float,
     hue: float,
     saturation: tuple[float, float],
     gamma: float,
@@ -54,7 +54,7 @@ def recolor(
     Args:
         pixels: float32 (H, W, 3) in 0..1.
         rng: Generator of the draws.
-        grey: Probability of a gray picture. The others get another hue and saturation with
+        gray: Probability of a gray picture. The others get another hue and saturation with
             probability 0.8.
         hue: Standard deviation of the turn of all colors about gray, in radians.
         saturation: Range of the factor on the distance from gray.
@@ -64,7 +64,7 @@ def recolor(
         float32 (H, W, 3) in 0..1.
     """
     luma = (pixels @ _LUMA)[..., None]
-    if rng.random() < grey:
+    if rng.random() < gray:
         pixels = np.repeat(luma, 3, axis=-1)
     elif rng.random() < 0.8:
         factor, turn = rng.uniform(*saturation), _turn_of_hue(rng.normal(0, hue))

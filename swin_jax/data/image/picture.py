@@ -343,11 +343,11 @@ def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image
     if image.mode.startswith("I"):
-        grey = np.asarray(_from_16_bits(image))
+        gray = np.asarray(_from_16_bits(image))
         return Image.fromarray(
-            np.where(np.asarray(image) == image.info["transparency"], np.uint8(255), grey)
+            np.where(np.asarray(image) == image.info["transparency"], np.uint8(255), gray)
         )
-    grey = image.mode in ("1", "L", "LA", "La")
+    gray = image.mode in ("1", "L", "LA", "La")
     if image.mode == "1":  # PIL applies no transparency to it
         image, white = image.convert("L"), image.info["transparency"]
         image.info["transparency"] = 255 if white else 0
@@ -361,7 +361,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     image = image.convert("RGBA")
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(image, mask=image.getchannel("A"))
-    return canvas.getchannel("R") if grey else canvas
+    return canvas.getchannel("R") if gray else canvas
 
 
 def _with_scaled_key(image: Image.Image) -> Image.Image:

@@ -106,11 +106,11 @@ def _eval(example, *, size, channels):
 
 
 def _draw(example, *, size):
-    grey = _with_channels(_to_array(example["image"]), 1)[..., 0]
-    if grey.shape != size:
-        edges = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-        grey = _cut_out(np.abs(grey - np.median(edges).astype(np.float32)), size)
-    return {**example, "image": grey[..., None]}
+    gray = _with_channels(_to_array(example["image"]), 1)[..., 0]
+    if gray.shape != size:
+        edges = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+        gray = _cut_out(np.abs(gray - np.median(edges).astype(np.float32)), size)
+    return {**example, "image": gray[..., None]}
 
 
 def _cut_out(ink: np.ndarray, size: tuple[int, int]) -> np.ndarray:

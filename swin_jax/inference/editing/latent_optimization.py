@@ -1,4 +1,4 @@
-"""Edits by latent optimization: each latent is moved towards the text by itself,
+"""Edits by latent optimization: each latent is moved toward the text by itself,
 a few hundred steps long.
 
     generator = Given(*swin_jax.load(weights="ffhq.pkl"))

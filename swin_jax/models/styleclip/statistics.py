@@ -45,7 +45,7 @@ class Draws:
     Attributes:
         samples: Number of latents for mean and deviation of each channel.
         seed: Seed of numpy's RandomState.
-        truncation: Truncation towards the mean latent.
+        truncation: Truncation toward the mean latent.
         truncation_cutoff: Rows of W+ that are truncated, the first ones; None for all. The port to
             torch has 8, so that its statistics differ from the 64-pixel layers on.
         batch_size: Latents at a time; the numbers do not depend on it but for rounding.

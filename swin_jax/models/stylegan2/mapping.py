@@ -23,7 +23,7 @@ class MappingNetwork(nn.Module):
         c_dim: Width of a label vector; 0 for a network without labels.
         w_dim: Width of w.
         num_layers: Fully connected layers, 8 in the papers and 2 in some networks of ADA.
-        averages: True to keep a mean of w, towards which latents are truncated.
+        averages: True to keep a mean of w, toward which latents are truncated.
     """
 
     z_dim: int

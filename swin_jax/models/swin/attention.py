@@ -164,7 +164,7 @@ class TemporalAttention(nn.Module):
     """Attention along the first axis only, times a gate that starts at zero:
     (B, T, *spatial, C) to the same.
 
-    What the 'factorised' design of Video Swin (arXiv 2106.13230, table 4) adds to each block.
+    What the 'factorized' design of Video Swin (arXiv 2106.13230, table 4) adds to each block.
 
     Attributes:
         window: Frames that attend to each other; odd blocks shift by half of it.

@@ -215,7 +215,7 @@ class Stage(nn.Module):
 
     @nn.nowrap
     def checkpointed(self, prevent_cse: bool) -> Any:
-        """The block's class, rematerialised if asked."""
+        """The block's class, rematerialized if asked."""
         if self.remat == "none":
             return Block
         return nn.remat(Block, policy=REMAT[self.remat], prevent_cse=prevent_cse)

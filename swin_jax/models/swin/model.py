@@ -60,7 +60,7 @@ class Swin(nn.Module):
             pixels beyond whole patches are cut off, as torchvision does, instead of padded.
         drop_path_rate: Rate of the last block; it grows linearly from 0 at the first.
         merge_size: Cell of patch merging, an int or one per axis (1 leaves an axis alone).
-        temporal_window: Window of gated attention along the first axis in every block ('factorised'
+        temporal_window: Window of gated attention along the first axis in every block ('factorized'
             Video Swin); 0 for none.
         out_norms: Stages whose maps get a norm of their own;
             such a model is a backbone without final norm and head.

@@ -29,7 +29,7 @@ from swin_jax.models.swin.blocks import REMAT, Block
 from swin_jax.ops import window_geometry
 from swin_jax.ops.window_geometry import stage_geometry
 
-DESIGNS = ("joint", "split", "factorised")
+DESIGNS = ("joint", "split", "factorized")
 
 
 class I3DHead(nn.Module):
@@ -261,18 +261,18 @@ def make_video_swin(
     """A Video Swin of one of the paper's designs (table 4):
     `make_video_swin(**presets.PRESETS[name])`.
 
-    The code of 'split' and 'factorised' was never released. What is done here, with the parameters
+    The code of 'split' and 'factorized' was never released. What is done here, with the parameters
     of Swin-T for 400 classes and 32 frames, beside those that the paper gives in millions:
 
         joint       28,158,070 (28.2)  windows over time and space: the released models
         split       42,010,330 (42.0)  windows of one frame, then two layers along time with a norm
                                        after them
-        factorised  36,486,316 (36.5)  windows of one frame; in each block then attention along
+        factorized  36,486,316 (36.5)  windows of one frame; in each block then attention along
                                        time, in windows of the first entry of `window_size`, times
                                        a gate that starts at zero
 
     Args:
-        design: 'joint', 'split' or 'factorised'.
+        design: 'joint', 'split' or 'factorized'.
         num_classes, dropout_rate: The same as in `VideoSwin`.
         image_size: Frames, height and width of the clips; fixes the parameters of 'split', `flops`
             and preprocessing, other sizes are padded.
@@ -297,7 +297,7 @@ def make_video_swin(
         window_size=tuple(window_size) if design == "joint" else (1, *spatial),
         merge_size=(1, 2, 2),
         small="axis",
-        temporal_window=frames if design == "factorised" else 0,
+        temporal_window=frames if design == "factorized" else 0,
         in_channels=in_channels,
         embed_dim=embed_dim,
         depths=depths,

@@ -3,7 +3,7 @@ and what a state dict tells about its architecture.
 
 Official names and shapes are those of `SwinTransformer3D` and `I3DHead` of
 SwinTransformer/Video-Swin-Transformer; `pretrained.video_swin.layouts` brings torchvision's and
-mmaction2's to them. Only the fields of a model are looked at. The designs 'split' and 'factorised'
+mmaction2's to them. Only the fields of a model are looked at. The designs 'split' and 'factorized'
 were never released: they have no official form.
 """
 

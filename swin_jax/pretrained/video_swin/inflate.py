@@ -18,7 +18,7 @@ from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.swin.resize import resize_rows
 from swin_jax.pretrained.video_swin.layouts import is_video
 
-PATCHES, BIASES = ("inflate", "centre"), ("duplicate", "centre")
+PATCHES, BIASES = ("inflate", "center"), ("duplicate", "center")
 OUTSIDE = -4.6  # bias between frames where attention shall start inside of them (table 9)
 
 
@@ -39,16 +39,16 @@ def inflate(
         state_dict: {name: array} of an image Swin of either version, in any layout of
             `pretrained.swin.layouts`; its head and buffers are left out.
         model: The `models.video_swin.VideoSwin` to fill, of any design.
-        patch: 'inflate' repeats the patch embedding in time, divided by the repeats; 'centre' puts
+        patch: 'inflate' repeats the patch embedding in time, divided by the repeats; 'center' puts
             it at the frame patch // 2, among zeros.
         bias: 'duplicate' gives every frame offset the image's table;
-            'centre' only offset 0, all others get `OUTSIDE`.
+            'center' only offset 0, all others get `OUTSIDE`.
         made_for: Anything with the fields of the Swin that the weights are of, where that is known:
             it tells the windows of tables and the scale of a continuous bias.
 
     Returns:
         {'params': {'backbone': nested dict of float32 numpy arrays}}. The head and the
-        attention along time of the designs 'split' and 'factorised' are not there: they
+        attention along time of the designs 'split' and 'factorized' are not there: they
         keep their initialization.
 
     Raises:
@@ -71,11 +71,11 @@ def inflate(
     swin.check_sizes(found, backbone)
     if (
         backbone.continuous_bias
-        and bias == "centre"
+        and bias == "center"
         and window_geometry.stage_geometry(backbone)[1][0][0] > 1
     ):
         raise UserError(
-            "bias='centre' needs position tables, the bias of version 2 is "
+            "bias='center' needs position tables, the bias of version 2 is "
             "continuous: take 'duplicate'"
         )
     if not backbone.pretrained_window_sizes:

@@ -13,7 +13,17 @@ import pytest
 import swin_jax
 from swin_jax.core import config
 from swin_jax.core.errors import UserError
-from swin_jax.core.public_names import RENAMED, check_names, current_name, current_names, find, first_name, name_of
+from swin_jax.core.public_names import (
+    RENAMED,
+    RENAMED_ARGUMENTS,
+    RENAMED_VALUES,
+    check_names,
+    current_name,
+    current_names,
+    find,
+    first_name,
+    name_of,
+)
 from swin_jax.models.swin import Swin
 from swin_jax.pretrained.load import load
 from swin_jax.train.workdir import resume
@@ -71,6 +81,26 @@ def test_older_names_are_read_as_those_of_today(monkeypatch):
     monkeypatch.setitem(RENAMED, "swin_jax.old", "swin_jax.models.swin")
     flat = {"task.model.fn": "swin_jax.old.Swin", "seed": 1, "depths": [2, 2]}
     assert current_names(flat) == {**flat, "task.model.fn": "swin_jax.models.swin.Swin"}
+
+
+def test_renamed_arguments_are_those_of_callables_of_today():
+    renamed = [(name, before, today) for (name, before), today in RENAMED_ARGUMENTS.items()]
+    renamed += [(name, None, argument) for name, argument in RENAMED_VALUES]
+    for name, before, today in renamed:
+        known = inspect.signature(find(name)).parameters
+        assert current_name(name) == name and today in known and before not in known, (name, before)
+
+
+def test_arguments_are_renamed_with_what_is_inside_and_of_their_callable_only(monkeypatch):
+    monkeypatch.setitem(RENAMED_ARGUMENTS, ("a.outer", "colour"), "color")
+    monkeypatch.setitem(RENAMED_ARGUMENTS, ("a.inner", "grey"), "gray")
+    monkeypatch.setitem(RENAMED_VALUES, ("a.inner", "gray"), {"centre": "center"})
+    monkeypatch.setitem(RENAMED, "a.before", "a.inner")
+    flat = {"x.fn": "a.outer", "x.colour.fn": "a.before", "x.colour.grey": "centre", "x.colours": 1, "colour": 2}
+    flat |= {"y.fn": "a.other", "y.colour": 3, "y.grey": "centre"}
+    expected = {"x.fn": "a.outer", "x.color.fn": "a.inner", "x.color.gray": "center", "x.colours": 1, "colour": 2}
+    assert current_names(flat) == expected | {"y.fn": "a.other", "y.colour": 3, "y.grey": "centre"}
+    assert current_names({"fn": "a.inner", "grey": ["centre"]}) == {"fn": "a.inner", "gray": ["centre"]}
 
 
 def test_the_first_name_stays_the_same_when_a_callable_moves_again(monkeypatch):

@@ -11,6 +11,7 @@ from swin_jax.core import config as configs
 from swin_jax.core import saved_config, storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import current_names
+from swin_jax.train.workdir import resume
 from tests.conftest import ROOT
 from tests.experiments import config_path
 from tests.unit.core.test_public_names import RECORDED
@@ -164,6 +165,26 @@ def test_new_arguments_have_their_defaults_and_older_runs_what_they_stood_for(tm
     data |= {"data.source.fn": "swin_jax.data.sources.image_folder", "data.source.root": "x"}
     config = saved_config.read(write(tmp_path, **data, **{"task.model.remat": None}))
     assert config.data.source.conversion == "reference" and config.task.model.remat == "none"
+
+
+@pytest.mark.parametrize(
+    "experiment, before",
+    [
+        ("finetune_folder:fake", {"data.transform.gray": "data.transform.grey"}),
+        ("clip_emoji", {"data.transform.transform.gray": "data.transform.transform.grey"}),
+        ("video_swin_emoji", {"data.transform.recolor": "data.transform.recolour"}),
+        ("video_swin_ablation:design=factorized", {"factorized": "factorised"}),
+        ("video_swin_ablation:patch=center", {"center": "centre"}),
+        ("video_swin_ablation:bias=center", {"center": "centre"}),
+    ],
+)
+def test_a_run_that_was_saved_in_british_spelling_is_read_and_resumed(experiment, before, tmp_path):
+    config = configs.load(config_path(experiment))
+    today = configs.flatten(config)
+    saved = {before.get(key, key): before.get(str(value), value) for key, value in today.items()}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert saved != today and configs.flatten(saved_config.read(tmp_path)) == json.loads(json.dumps(today))
+    assert resume.check_resume(config, tmp_path) == []
 
 
 def test_numbers_out_of_their_range_are_told_as_those_of_flags_are(tmp_path):

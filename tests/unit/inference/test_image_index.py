@@ -132,10 +132,10 @@ def test_the_nearest_come_first_whether_normalized_or_not(folder):
     found, _ = build(folder)
     rows = rng.normal(size=(7, 4)).astype(np.float32)
     unit = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
-    raw, normalised = (dataclasses.replace(found, features=x, normalised=n) for x, n in ((rows, False), (unit, True)))
+    raw, normalized = (dataclasses.replace(found, features=x, normalized=n) for x, n in ((rows, False), (unit, True)))
     query = rng.normal(size=4)
     cosines = unit @ query / np.linalg.norm(query)
-    for one in (raw, normalised):
+    for one in (raw, normalized):
         hits = image_index.search(one, query, top=3)
         assert [name for name, _ in hits] == [str(folder / found.names[i]) for i in np.argsort(-cosines)[:3]]
         np.testing.assert_allclose([cosine for _, cosine in hits], np.sort(cosines)[::-1][:3], atol=1e-6)
@@ -166,7 +166,7 @@ MISFITS = {
 @pytest.mark.parametrize("name, array", [(name, array) for name, arrays in MISFITS.items() for array in arrays])
 def test_arrays_that_do_not_fit_each_other_are_no_index(tmp_path, name, array):
     arrays = {"names": np.array(["a", "b", "c"]), "features": np.eye(3), "stamps": np.zeros((3, 2), np.int64)}
-    facts = dict(format=1, root="r", normalised=True, complete=True, model="m", checksum="c", preparation="")
+    facts = dict(format=1, root="r", normalized=True, complete=True, model="m", checksum="c", preparation="")
     np.savez(tmp_path / "i.npz", **facts, **arrays)
     assert len(image_index.load(tmp_path / "i.npz")) == 3
     np.savez(tmp_path / "i.npz", **facts, **(arrays | {name: array}))
@@ -191,8 +191,16 @@ def test_what_is_no_index_is_refused(tmp_path):
         image_index.load(tmp_path / "old.npz")
 
 
+@pytest.mark.parametrize("value", [True, False])
+def test_an_index_of_before_the_american_spelling_is_read(tmp_path, value):
+    facts = dict(format=1, root="r", normalised=value, complete=True, model="m", checksum="c", preparation="")
+    facts |= dict(names=np.array(["a"]), features=np.ones((1, 4), np.float32), stamps=np.zeros((1, 2), np.int64))
+    np.savez(tmp_path / "i.npz", **facts)
+    assert image_index.load(tmp_path / "i.npz").normalized is value
+
+
 def test_sizes_are_held_against_the_file(tmp_path):
-    fields = dict(format=1, root="r", normalised=True, complete=True, model="m", checksum="c", preparation="")
+    fields = dict(format=1, root="r", normalized=True, complete=True, model="m", checksum="c", preparation="")
     fields |= dict(names=np.array(["a"]), features=np.ones((1, 4), np.float32), stamps=np.zeros((1, 2), np.int64))
     np.savez(tmp_path / "i.npz", **fields)
     assert len(image_index.load(tmp_path / "i.npz")) == 1
@@ -246,7 +254,7 @@ def test_a_model_indexes_and_finds(folder, tmp_path, caplog):
     assert "broken.png" in caplog.text
     paths = [folder / name for name in found.names]
     np.testing.assert_allclose(found.features, similarity.encode_images(model, variables, paths), atol=1e-6)
-    assert found.normalised and "VisionTransformer" in found.model
+    assert found.normalized and "VisionTransformer" in found.model
     hits = image_index.find(found, model, variables, folder / "3.png", top=2)
     assert hits[0][0] == str(folder / "3.png") and abs(hits[0][1] - 1) < 1e-5
     assert image_index.find(found, model, variables, str(folder / "3.png"), top=2) == hits  # a path, not a text

@@ -137,8 +137,8 @@ def test_local_statistics_use_the_valid_pixels_and_the_unbiased_variance(window)
         part = image[b, max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1, c]
         np.testing.assert_allclose(mean[b, row, column, c], part.mean(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(variance[b, row, column, c], part.var(ddof=1), rtol=1e-5)
-    normalised = masked_image.normalize_locally(jnp.asarray(image), window)
-    np.testing.assert_allclose(normalised, (image - mean) / np.sqrt(variance + 1e-6), rtol=1e-6, atol=1e-6)
+    normalized = masked_image.normalize_locally(jnp.asarray(image), window)
+    np.testing.assert_allclose(normalized, (image - mean) / np.sqrt(variance + 1e-6), rtol=1e-6, atol=1e-6)
 
 
 def test_a_flat_image_is_normalized_to_zero():

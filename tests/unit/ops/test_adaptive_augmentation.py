@@ -184,11 +184,11 @@ def test_each_color_transform_and_all_in_their_order(fixed, number, name):
     matrix = ada.color_matrix(3, 0.3, None)
     np.testing.assert_allclose(ada.recolor(IMAGES, matrix), expected, **TIGHT)
     np.testing.assert_allclose(fixed.last.asked, 0.3)
-    grey = IMAGES[..., :1]
-    expected = np.repeat(grey.astype(np.float64), 3, axis=-1)
+    gray = IMAGES[..., :1]
+    expected = np.repeat(gray.astype(np.float64), 3, axis=-1)
     for other, transform in COLORS.items():
         expected = transform(expected) if name in (other, "all") else expected
-    np.testing.assert_allclose(ada.recolor(grey, matrix), expected.mean(axis=-1, keepdims=True), **TIGHT)
+    np.testing.assert_allclose(ada.recolor(gray, matrix), expected.mean(axis=-1, keepdims=True), **TIGHT)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])

@@ -70,11 +70,11 @@ def test_a_preparation_reads_files_and_images_alike(conversion, path, forms):
     for form in (path, str(path), Image.open(path), [Image.open(path)]):
         assert_equal(prepare.pixels(form), expected)
     assert_equal(prepare.pixels(np.asarray(forms[conversion])), expected)  # arrays are taken as they are
-    grey = preparation.Preparation(
+    gray = preparation.Preparation(
         "image", "swin_jax.data.image.small.small_eval_transform", dict(size=SIZE, channels=1), (0.5,), (0.5,),
         channels=1, conversion=conversion,
     )  # fmt: skip
-    assert_equal(grey.pixels(path), grey.pixels(np.asarray(forms[conversion])))
+    assert_equal(gray.pixels(path), gray.pixels(np.asarray(forms[conversion])))
     assert_equal(media.open_picture(path, conversion), forms[conversion])
 
 

@@ -305,9 +305,9 @@ def test_every_form_of_a_picture_gives_the_same(tmp_path):
 
 
 def test_pixels_are_normalized_per_channel():
-    grey = np.full((256, 256, 3), 128, np.uint8)
+    gray = np.full((256, 256, 3), 128, np.uint8)
     wanted = (128 / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    found = preprocess.preprocess("swin_base_patch4_window7_224_22k")(grey)
+    found = preprocess.preprocess("swin_base_patch4_window7_224_22k")(gray)
     np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-5)
 
 

@@ -177,7 +177,7 @@ FAMILIES = {
         lambda: Swin(**swin.VARIANTS["giant"], **swin.V2, image_size=192, window_size=12, scan=True),
     ),
     "video": (swin_rules.PARTITION, lambda: make_video_swin(**swin.VARIANTS["base"], num_classes=400)),
-    "video_factorized": (swin_rules.PARTITION, lambda: make_video_swin(**swin.VARIANTS["base"], design="factorised")),
+    "video_factorized": (swin_rules.PARTITION, lambda: make_video_swin(**swin.VARIANTS["base"], design="factorized")),
     "clip_vit": (clip_rules.PARTITION, lambda: make_clip(**clip_presets.OPENAI["ViT-L/14"])),
     "clip_resnet": (clip_rules.PARTITION, lambda: make_clip(**clip_presets.OPENAI["RN50x64"])),
     "arcface": (arcface_rules.PARTITION, IRSE),

@@ -127,8 +127,8 @@ def test_new_colors_are_for_the_figure_and_the_same_in_all_frames():
     square = np.zeros((4, 16, 16, 4), np.uint8)
     square[:, 4:12, 4:12] = 90, 160, 230, 255
     colors = {0.0: set(), 1.0: set()}
-    for recolour, found in colors.items():
-        draw = animation.action_train_transform(32, 4, hflip=0.0, recolour=recolour, **STILL)
+    for recolor, found in colors.items():
+        draw = animation.action_train_transform(32, 4, hflip=0.0, recolor=recolor, **STILL)
         for seed in range(20):
             video = draw({"video": animation.Frames(square), "label": 3}, np.random.default_rng(seed))["video"]
             assert (video[:, 16, 16] == video[0, 16, 16]).all() and (video == video[:1]).all()

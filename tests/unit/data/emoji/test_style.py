@@ -6,7 +6,7 @@ from PIL import Image
 
 from swin_jax.data.emoji.style import style_train_transform
 
-STILL = dict(rotation=0, zoom=(1, 1), shift=0, outline=0, grey=0, hue=0, saturation=(1, 1), gamma=0)
+STILL = dict(rotation=0, zoom=(1, 1), shift=0, outline=0, gray=0, hue=0, saturation=(1, 1), gamma=0)
 
 
 def drawing(size=64):
@@ -50,7 +50,7 @@ def test_what_comes_from_outside_is_white():
 
 
 def test_gray_pictures_are_gray_and_keep_their_brightness():
-    out = transformed(drawing(), **STILL | dict(grey=1))
+    out = transformed(drawing(), **STILL | dict(gray=1))
     assert (out == out[..., :1]).all()
     assert abs(int(out[32, 30, 0]) - (0.299 * 200 + 0.587 * 60 + 0.114 * 20)) <= 2
 

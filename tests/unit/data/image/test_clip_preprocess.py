@@ -64,7 +64,7 @@ def test_training_crop_is_a_function_of_the_generator():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: image_lib.clip_preprocess(32, mode="centre"), "shortest, longest, squash"),
+        (lambda: image_lib.clip_preprocess(32, mode="center"), "shortest, longest, squash"),
         (lambda: image_lib.clip_preprocess(32, interpolation="cubic"), "bicubic"),
         (lambda: image_lib.clip_preprocess(32)(np.zeros((8, 8, 3), np.float32)), "uint8"),
     ],

@@ -140,22 +140,22 @@ def transparent_pictures():
     yield "RGBA png", encoded(rgba), colors, alpha
     yield "RGBA webp", encoded(rgba, "WEBP", lossless=True, exact=True), colors, alpha
     yield "RGBA tiff", encoded(rgba, "TIFF"), colors, alpha
-    grey = noise(6, 7)
-    yield "LA png", encoded(Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])), grey[..., None], alpha
+    gray = noise(6, 7)
+    yield "LA png", encoded(Image.merge("LA", [Image.fromarray(gray), Image.fromarray(alpha)])), gray[..., None], alpha
     key = tuple(map(int, colors[2, 3]))
     hidden = np.where((colors == key).all(-1), 0, 255)
     yield "RGB key", encoded(Image.fromarray(colors), transparency=key), colors, hidden
-    hidden = np.where(grey == grey[1, 1], 0, 255)
-    yield "L key", encoded(Image.fromarray(grey), transparency=int(grey[1, 1])), grey[..., None], hidden
-    deep = grey.astype(np.uint16) * 257
+    hidden = np.where(gray == gray[1, 1], 0, 255)
+    yield "L key", encoded(Image.fromarray(gray), transparency=int(gray[1, 1])), gray[..., None], hidden
+    deep = gray.astype(np.uint16) * 257
     file = encoded(Image.fromarray(deep), transparency=int(deep[1, 1]))
-    yield "16 bits key", file, grey[..., None], hidden
+    yield "16 bits key", file, gray[..., None], hidden
     for depth in (2, 4):
-        steps = grey >> (8 - depth)
+        steps = gray >> (8 - depth)
         file = gray_png(depth, steps, int(steps[1, 1]))
         stored = np.uint8(steps * (255 // (2**depth - 1)))[..., None]
         yield f"{depth} bits key", file, stored, np.where(steps == steps[1, 1], 0, 255)
-    bits = grey > 127
+    bits = gray > 127
     for key in (0, 255):
         file = encoded(Image.fromarray(bits), transparency=key)
         yield f"1 bit key {key}", file, np.uint8(bits * 255)[..., None], np.where(np.uint8(bits * 255) == key, 0, 255)

@@ -113,11 +113,11 @@ def test_eval_without_crop_stretches_the_whole_image():
 
 def test_arrays_and_pil_images_of_any_mode_give_rgb():
     image = Image.fromarray(ramp(20, 20))
-    grey = np.asarray(image.convert("L"))
+    gray = np.asarray(image.convert("L"))
     transform = eval_transform(16)
     expected = transform({"image": image.convert("L")})["image"]
     assert (expected[..., 0] == expected[..., 2]).all()
-    for same in (grey, grey[..., None]):
+    for same in (gray, gray[..., None]):
         np.testing.assert_array_equal(transform({"image": same})["image"], expected)
     for mode in ("CMYK", "RGBA", "P", "1", "LA"):
         assert transform({"image": image.convert(mode)})["image"].shape == (16, 16, 3)

@@ -268,7 +268,7 @@ def test_the_map_of_a_vit_is_in_the_order_of_the_pixels(vit):
 
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
 @pytest.mark.parametrize("remat", ["full", "dots"])
-def test_rematerialisation_changes_no_gradient(tower, remat, request):
+def test_rematerialization_changes_no_gradient(tower, remat, request):
     model, variables = request.getfixturevalue(tower)
     fields = VIT if tower == "vit" else RESNET
 

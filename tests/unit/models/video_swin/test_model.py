@@ -44,7 +44,7 @@ VARIED = [
     (dict(num_classes=174), 27_984_276, None),
     (dict(num_classes=0), 27_850_470, None),
     (dict(design="split"), 42_010_330, 83.20),  # paper: 42.0 M, 83 G
-    (dict(design="factorised"), 36_486_316, 94.63),  # paper: 36.5 M, 95 G
+    (dict(design="factorized"), 36_486_316, 94.63),  # paper: 36.5 M, 95 G
 ]
 SMALL = dict(
     num_classes=3,
@@ -91,7 +91,7 @@ def products(jaxpr):
     return total
 
 
-@pytest.mark.parametrize("design", ["joint", "split", "factorised"])
+@pytest.mark.parametrize("design", ["joint", "split", "factorized"])
 @pytest.mark.parametrize("size", [(8, 16, 16), (7, 21, 13)])
 def test_flops_are_the_matrix_products_of_the_program(design, size):
     model = make_video_swin(**SMALL | dict(design=design, image_size=size, window_size=(3, 2, 4)))
@@ -124,7 +124,7 @@ def apply(model, variables, x, **kwargs):
 
 @pytest.mark.parametrize(
     "design, fields",
-    [("joint", {}), ("joint", V2), ("split", {}), ("factorised", V2)],
+    [("joint", {}), ("joint", V2), ("split", {}), ("factorized", V2)],
     ids=["joint-v1", "joint-v2", "split-v1", "factorized-v2"],
 )
 def test_a_static_video_has_the_features_of_its_image(design, fields):
@@ -148,7 +148,7 @@ def test_a_static_video_has_the_features_of_its_image(design, fields):
 def test_a_centered_patch_sees_its_own_frame():
     flat, deep = Swin(**FLAT), make_video_swin(**SMALL)
     weights = {name: np.ones(shape, np.float32) for name, shape in convert_swin.official_shapes(flat).items()}
-    kernel = convert.inflate(weights, deep, patch="centre")["params"]["backbone"]["patch_embed"]["proj"]["kernel"]
+    kernel = convert.inflate(weights, deep, patch="center")["params"]["backbone"]["patch_embed"]["proj"]["kernel"]
     assert kernel.shape == (2, 2, 2, 3, 8)
     assert not kernel[0].any() and (kernel[1] == 1).all()
 
@@ -156,7 +156,7 @@ def test_a_centered_patch_sees_its_own_frame():
 @pytest.mark.parametrize("fields", [{}, V2], ids=["v1", "v2"])
 def test_factorized_starts_as_the_spatial_model(fields):
     fields = SMALL | fields | dict(depths=(2,), num_heads=(1,))
-    factorized = make_video_swin(**fields | dict(design="factorised"))
+    factorized = make_video_swin(**fields | dict(design="factorized"))
     spatial = make_video_swin(**fields | dict(window_size=(1, 2, 2)))
     fresh = jax.jit(factorized.init)(jax.random.key(0), video(1, 8, 16, 16))
     flat = flatten(fresh["params"])
@@ -175,7 +175,7 @@ def test_factorized_starts_as_the_spatial_model(fields):
 
 
 @pytest.mark.parametrize(
-    "design, reached", [("joint", "neighbors"), ("split", "all frames"), ("factorised", "neighbors")]
+    "design, reached", [("joint", "neighbors"), ("split", "all frames"), ("factorized", "neighbors")]
 )
 def test_which_frames_see_each_other(design, reached):
     """One block, windows of two frame tokens: token 0 sees frames 0 to 3, under 'split' all of them."""
@@ -190,7 +190,7 @@ def test_which_frames_see_each_other(design, reached):
 
 
 def test_the_temporal_shift_lets_windows_meet():
-    model = make_video_swin(**SMALL | dict(design="factorised", depths=(2,), num_heads=(1,), num_classes=0))
+    model = make_video_swin(**SMALL | dict(design="factorized", depths=(2,), num_heads=(1,), num_classes=0))
     variables = random_params(model)
 
     def second_token(x):
@@ -201,7 +201,7 @@ def test_the_temporal_shift_lets_windows_meet():
 
 
 @pytest.mark.parametrize(
-    "design, other", [("factorised", dict(scan=True, remat="dots")), ("split", dict(remat="full"))], ids=str
+    "design, other", [("factorized", dict(scan=True, remat="dots")), ("split", dict(remat="full"))], ids=str
 )
 def test_storage_and_recomputation_do_not_change_the_function(design, other):
     fields = SMALL | dict(design=design, depths=(4,), num_heads=(1,), drop_path_rate=0.3)
@@ -218,7 +218,7 @@ def test_storage_and_recomputation_do_not_change_the_function(design, other):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("design", ["split", "factorised"])
+@pytest.mark.parametrize("design", ["split", "factorized"])
 def test_bfloat16_keeps_float32_parameters_and_logits(design):
     fields = SMALL | dict(design=design, depths=(2,), num_heads=(1,))
     model, half = make_video_swin(**fields), make_video_swin(**fields, dtype="bfloat16")

@@ -189,9 +189,9 @@ def test_bad_arguments_are_said_in_one_line(arguments, message, presets, state_d
 
 def test_preprocess_makes_what_a_clip_wants():
     apply = preprocess.preprocess("ViT-B-32")
-    grey = np.full((250, 300, 3), 128, np.uint8)
-    found = apply([grey, grey])
+    gray = np.full((250, 300, 3), 128, np.uint8)
+    found = apply([gray, gray])
     assert found.shape == (2, 224, 224, 3) and found.dtype == np.float32
     wanted = (128 / 255 - np.array([0.48145466, 0.4578275, 0.40821073])) / [0.26862954, 0.26130258, 0.27577711]
     np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-5)
-    assert preprocess.preprocess("ViT-L/14@336px")(grey).shape == (1, 336, 336, 3)
+    assert preprocess.preprocess("ViT-L/14@336px")(gray).shape == (1, 336, 336, 3)

@@ -97,7 +97,7 @@ def test_the_last_maps_of_a_discriminator_are_read_in_our_order():
     np.testing.assert_allclose(maps.transpose(1, 2, 0).ravel() @ kernel, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind, name", [pair for pair in NETWORKS if pair[1] != "grey"])
+@pytest.mark.parametrize("kind, name", [pair for pair in NETWORKS if pair[1] != "gray"])
 @pytest.mark.parametrize("prefix", ("", "G_"))
 def test_tensorflow_is_read(kind, name, prefix):
     arrays, model = stylegan2.official(kind, name), model_of(kind, name)
@@ -270,7 +270,7 @@ def test_a_network_is_found_among_others():
 def test_what_rosinalitys_code_cannot_hold_is_refused():
     for kind, name, match in (
         (GENERATOR, "conditional", "no generator with labels"),
-        (GENERATOR, "grey", "no generator of 1 image channels"),
+        (GENERATOR, "gray", "no generator of 1 image channels"),
         (DISCRIMINATOR, "orig", "no discriminator without shortcuts"),
     ):
         variables = convert.from_official(stylegan2.official(kind, name), model_of(kind, name))

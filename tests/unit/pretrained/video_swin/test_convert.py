@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_listed(model, state_dict, image_weights):
         convert.from_official({"visual.conv1.weight": np.zeros((1, 3, 4, 4))}, model)
     with pytest.raises(UserError, match="not a Video Swin state dict"):
         convert.infer({"weight": np.zeros(3)})
-    for design in ("split", "factorised"):
+    for design in ("split", "factorized"):
         with pytest.raises(UserError, match="only design='joint'"):
             convert.from_official(state_dict, make_video_swin(**TINY, design=design))
 
@@ -138,7 +138,7 @@ def test_inflation_tiles_tables_and_spreads_patches(model, image_weights):
     proj = image_weights["patch_embed.proj.weight"]
     for frame in range(2):
         np.testing.assert_array_equal(found["backbone.patch_embed.proj.weight"][:, :, frame], proj / 2)
-    centered = convert.inflate(image_weights, model, patch="centre", bias="centre")
+    centered = convert.inflate(image_weights, model, patch="center", bias="center")
     centered = convert.to_official(centered, model.clone(num_classes=0))
     np.testing.assert_array_equal(centered["backbone.patch_embed.proj.weight"][:, :, 1], proj)
     assert not centered["backbone.patch_embed.proj.weight"][:, :, 0].any()
@@ -168,8 +168,8 @@ def test_inflation_of_version_2_adds_a_silent_axis():
     name = "layers.0.blocks.1.attn.cpb_mlp.0.weight"
     np.testing.assert_array_equal(found[f"backbone.{name}"][:, 1:], weights[name])
     assert not found[f"backbone.{name}"][:, 0].any()
-    with pytest.raises(UserError, match="bias='centre' needs position tables"):
-        convert.inflate(weights, model, bias="centre")
+    with pytest.raises(UserError, match="bias='center' needs position tables"):
+        convert.inflate(weights, model, bias="center")
     whole = weights | convert_swin.official_buffers(flat)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -179,7 +179,7 @@ def test_inflation_of_version_2_adds_a_silent_axis():
         convert.inflate(whole, larger)
 
 
-@pytest.mark.parametrize("arguments", [dict(patch="center"), dict(bias="broadcast")])
+@pytest.mark.parametrize("arguments", [dict(patch="middle"), dict(bias="broadcast")])
 def test_unknown_choices_of_inflation_are_named(arguments, model, image_weights):
     with pytest.raises(UserError, match="is none of"):
         convert.inflate(image_weights, model, **arguments)
@@ -241,7 +241,7 @@ def test_any_source_gives_first_weights(model, state_dict, image_weights, tmp_pa
 
 
 def test_what_stays_fresh_is_what_image_weights_do_not_have(image_weights):
-    for design in ("joint", "split", "factorised"):
+    for design in ("joint", "split", "factorized"):
         model = make_video_swin(**TINY, design=design)
         found = flatten(convert.inflate(image_weights, model)["params"])
         rest = flatten(param_shapes(model)["params"]).keys() - found.keys()

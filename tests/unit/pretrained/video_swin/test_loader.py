@@ -111,7 +111,7 @@ def test_published_weights_come_from_the_cache(presets, state_dict, tmp_path, mo
 
 def test_without_weights_they_are_random_and_it_is_said(presets):
     with pytest.warns(UserWarning, match="random weights"):
-        model, variables = load(NAME, num_classes=2, design="factorised")
+        model, variables = load(NAME, num_classes=2, design="factorized")
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, param_shapes(model))
     assert model.backbone.temporal_window == 3
 
@@ -140,7 +140,7 @@ def test_a_continuous_bias_tells_its_window_and_scale(tmp_path):
     assert model == make_video_swin(**fields)
 
 
-@pytest.mark.parametrize("design", ["joint", "factorised"])
+@pytest.mark.parametrize("design", ["joint", "factorized"])
 def test_image_weights_are_inflated_and_it_is_said(design, presets, tmp_path):
     weights = noise(convert_swin.official_shapes(swin.Swin(**FLAT)))
     file = write(tmp_path / "image.npz", weights)
@@ -151,7 +151,7 @@ def test_image_weights_are_inflated_and_it_is_said(design, presets, tmp_path):
     for path, leaf in flatten(convert.inflate(weights, model)["params"]).items():
         np.testing.assert_array_equal(found[path], leaf)
     assert not np.any(found["cls_head/fc_cls/kernel"])
-    assert any(np.any(leaf) for path, leaf in found.items() if "temporal" in path) == (design == "factorised")
+    assert any(np.any(leaf) for path, leaf in found.items() if "temporal" in path) == (design == "factorized")
 
 
 OBLONG = FLAT | dict(image_size=(20, 52), window_size=(5, 13), depths=(1, 1))  # tables as those of 8 x 8
@@ -222,8 +222,8 @@ def test_a_workdir_gives_its_newest_weights_and_prefers_the_average(state_dict, 
 
 
 def test_a_workdir_of_another_design_and_storage_is_loaded_as_it_is(tmp_path, monkeypatch):
-    make_workdir(tmp_path, **{"task.model.design": "factorised", "task.model.scan": True, "task.model.depths": [1, 4]})
-    model = make_video_swin(**TINY | dict(design="factorised", scan=True, depths=(1, 4)))
+    make_workdir(tmp_path, **{"task.model.design": "factorized", "task.model.scan": True, "task.model.depths": [1, 4]})
+    model = make_video_swin(**TINY | dict(design="factorized", scan=True, depths=(1, 4)))
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), param_shapes(model)["params"])
     monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (stacking.unstack(params), None, {}))
     found, variables = load(weights=tmp_path)
@@ -281,9 +281,9 @@ def test_every_form_of_a_video_gives_the_same(tmp_path):
 
 
 def test_pixels_are_normalized_per_channel():
-    grey = np.full((40, 256, 256, 3), 128, np.uint8)
+    gray = np.full((40, 256, 256, 3), 128, np.uint8)
     wanted = (128 / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    found = preprocess.preprocess(NAME)(grey)
+    found = preprocess.preprocess(NAME)(gray)
     assert found.shape == (1, 32, 224, 224, 3)
     np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-5)
 
