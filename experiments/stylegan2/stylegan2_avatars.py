@@ -9,7 +9,7 @@ The settings start from those of ADA's 'cifar' (arXiv 2006.06676, table 5): two 
 discriminator without shortcuts that compares the images of a whole batch, neither path lengths nor
 mixing. Width and batch are smaller. Three more differ, because drawings are flat and no detail of
 theirs is random: the generator draws no noise, which it would take for eyes and glasses; gradients
-are penalized 500 times as much, so that the discriminator does not know every sample at once; and
+are penalized 100 times as much, so that the discriminator does not know every sample at once; and
 the rate falls over the last fifth of the run. 200,000 images are seen, 10 times the training set,
 which is flipped at random. XLA's flag makes a device of each core: the two halves of a batch keep
 both cores busier than one device does.
@@ -59,7 +59,7 @@ def get_config(arg=None):
     tx["discriminator_tx"] = spec(lazy_adam, **rates, regularize_every=16)
 
     # Task
-    losses = dict(r1_gamma=5.0, path_weight=0.0, mixing=0.0, noise="none")
+    losses = dict(r1_gamma=1.0, path_weight=0.0, mixing=0.0, noise="none")
     average = dict(ema_images=10_000, ema_ramp=0.05)
     networks = dict(generator=generator, discriminator=discriminator)
     c.task = spec(GAN, **networks, **tx, seed=ref("seed"), **losses, **average)
