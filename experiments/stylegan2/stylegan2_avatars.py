@@ -54,7 +54,7 @@ def get_config(arg=None):
     # Optimizer
     falling = dict(rampup=0.0, rampdown=0.2)
     schedule = spec(ramps, base_lr=2.5e-3, total_steps=ref("total_steps"), **falling)
-    rates = dict(learning_rate=schedule, b1=0.0, b2=0.99)
+    rates = dict(schedule=schedule, b1=0.0, b2=0.99)
     tx = dict(generator_tx=spec(lazy_adam, **rates))
     tx["discriminator_tx"] = spec(lazy_adam, **rates, regularize_every=16)
 

@@ -40,6 +40,7 @@ from swin_jax.models.stylegan2 import Discriminator, Generator, rules
 from swin_jax.models.swin import Swin
 from swin_jax.ops.adaptive_augmentation import bgc
 from swin_jax.optim import lazy_adam
+from swin_jax.optim.schedules import constant
 from swin_jax.pretrained.inception import convert
 from swin_jax.tasks.gan import GAN, AdaptiveAugmentation
 from swin_jax.train.init_from import Frozen
@@ -94,7 +95,7 @@ def get_config(arg=None):
     discriminator = spec(Discriminator, **width, mbstd_group_size=row["group"], **shortcuts)
 
     # Optimizer: theirs corrects the generator's for path lengths even where 'cifar' has none
-    rates = dict(learning_rate=row["rate"], b1=0.0, b2=0.99)
+    rates = dict(schedule=spec(constant, base_lr=row["rate"]), b1=0.0, b2=0.99)
     tx = dict(generator_tx=spec(lazy_adam, **rates, regularize_every=4))
     tx["discriminator_tx"] = spec(lazy_adam, **rates, regularize_every=16)
 

@@ -70,6 +70,13 @@ RENAMED_ARGUMENTS: dict[tuple[str, str], str] = {
     ("swin_jax.data.emoji.animation.action_train_transform", "recolour"): "recolor",
     ("swin_jax.data.emoji.style.style_train_transform", "grey"): "gray",
     ("swin_jax.data.image.color.color_train_transform", "grey"): "gray",
+    ("swin_jax.optim.lazy_adam", "learning_rate"): "schedule",
+}
+
+# (callable, argument) that was a number -> the callable that is given today, and its argument
+# that is the number.
+WAS_A_NUMBER: dict[tuple[str, str], tuple[str, str]] = {
+    ("swin_jax.optim.lazy_adam", "schedule"): ("swin_jax.optim.schedules.constant", "base_lr"),
 }
 
 # (callable, argument) -> {its value in an earlier version: the value today}.
@@ -166,6 +173,11 @@ def _current_arguments(config: dict, prefix: str, fn: Any) -> dict:
         value = config.get(prefix + argument)
         if name == fn and isinstance(value, str):
             config[prefix + argument] = values.get(value, value)
+    for (name, argument), (given, inner) in WAS_A_NUMBER.items():
+        key = prefix + argument
+        if name == fn and isinstance(config.get(key), (int, float)):
+            config[f"{key}.{inner}"] = config.pop(key)
+            config[f"{key}.fn"] = given
     return config
 
 

@@ -28,7 +28,6 @@ from swin_jax.core.ranges import (
     shown,
 )
 from swin_jax.core.stacking import multipliers, official_names
-from swin_jax.optim.schedules import constant
 
 
 @checked
@@ -105,7 +104,7 @@ def sgd(
 
 @checked
 def lazy_adam(
-    learning_rate: PositiveFloat | Callable,
+    schedule: Callable,
     b1: Rate = 0.0,
     b2: Rate = 0.99,
     eps: PositiveFloat = 1e-8,
@@ -115,12 +114,12 @@ def lazy_adam(
     """Adam for a loss whose regularizer has an update of its own every few steps.
 
     Between two steps of the loss there are then more updates than one, so that the rate and the
-    moments are those of the share c = k / (k + 1): learning_rate c, b1^c, b2^c (Karras et al.,
+    moments are those of the share c = k / (k + 1): c times the rate, b1^c, b2^c (Karras et al.,
     arXiv 1912.04958, appendix B).
 
     Args:
-        learning_rate: Rate as if there were no regularizer: a number, or a schedule over the steps
-            of the loss.
+        schedule: Step of the loss -> learning rate, as if there were no regularizer; called as
+            `schedule(step, scale=c)`.
         b1, b2, eps: Constants of Adam, as if there were no regularizer.
         regularize_every: Steps of the loss for one of the regularizer, k;
             0 if it has no update of its own.
@@ -130,10 +129,10 @@ def lazy_adam(
         The transformation, as `adamw`.
     """
     share = regularize_every / (regularize_every + 1) if regularize_every else 1.0
-    schedule = learning_rate if callable(learning_rate) else constant(learning_rate)
+    _check_functions(schedule, None)
 
     def rate(update):
-        return schedule(jnp.floor(update * share), share)
+        return schedule(jnp.floor(update * share), scale=share)
 
     return _optimizer(scale_by_adam(b1**share, b2**share, eps), rate, 0.0, freeze, None)
 

@@ -6,6 +6,7 @@ import pytest
 
 from swin_jax.models.stylegan2 import Discriminator, Generator, rules
 from swin_jax.optim import lazy_adam
+from swin_jax.optim.schedules import constant
 from swin_jax.tasks.gan import GAN
 from swin_jax.train import sharding
 
@@ -16,7 +17,7 @@ BATCH, STEPS = 8, 8
 def task():
     width = dict(resolution=8, channel_base=128, channel_max=16)
     networks = Generator(**width, z_dim=16, w_dim=16, mapping_layers=2), Discriminator(**width, mbstd_group_size=4)
-    rates = dict(learning_rate=2e-3, regularize_every=2)
+    rates = dict(schedule=constant(2e-3), regularize_every=2)
     return GAN(*networks, lazy_adam(**rates), lazy_adam(**rates), r1_every=2, path_every=2)
 
 

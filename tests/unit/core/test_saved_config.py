@@ -187,6 +187,19 @@ def test_a_run_that_was_saved_in_british_spelling_is_read_and_resumed(experiment
     assert resume.check_resume(config, tmp_path) == []
 
 
+def test_a_run_that_was_saved_with_the_rate_of_its_optimizers_as_a_number_is_read_and_resumed(tmp_path):
+    config = configs.load(config_path("stylegan2_ffhq"))
+    today = configs.flatten(config)
+    saved = {key: value for key, value in today.items() if not re.search(r"_tx\.schedule\.", key)}
+    saved |= {f"task.{name}_tx.learning_rate": 0.002 for name in ("generator", "discriminator")}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert configs.flatten(saved_config.read(tmp_path)) == json.loads(json.dumps(today))
+    assert resume.check_resume(config, tmp_path) == []
+    (tmp_path / "config.json").write_text(json.dumps(saved | {"task.generator_tx.learning_rate": 0.003}))
+    with pytest.raises(UserError, match="task.generator_tx.schedule.base_lr: 0.003 -> 0.002"):
+        resume.check_resume(config, tmp_path)
+
+
 def test_numbers_out_of_their_range_are_told_as_those_of_flags_are(tmp_path):
     config = saved_config.read(write(tmp_path, **{"task.model.embed_dim": -1}))
     with pytest.raises(UserError, match="--config.task.model.embed_dim=-1"):

@@ -39,7 +39,7 @@ def test_a_row_is_that_of_the_published_code(arguments):
     task = c.task
     assert (c.batch_size, task.discriminator.mbstd_group_size) == (batch, group)
     assert {task.generator.channel_base, task.discriminator.channel_base} == {channels}
-    assert {task.generator_tx.learning_rate, task.discriminator_tx.learning_rate} == {rate}
+    assert {task.generator_tx.schedule.base_lr, task.discriminator_tx.schedule.base_lr} == {rate}
     assert (task.generator_tx.regularize_every, task.discriminator_tx.regularize_every) == (4, 16)
     np.testing.assert_allclose([task.r1_gamma, task.ema_images, task.ema_ramp], [gamma, images, ramp])
     assert task.generator.mapping_layers == layers and c.total_steps == seen // batch

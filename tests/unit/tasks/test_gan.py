@@ -13,6 +13,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.models.stylegan2 import Discriminator, Generator
 from swin_jax.ops.losses import gradient_penalty
 from swin_jax.optim import lazy_adam
+from swin_jax.optim.schedules import constant
 from swin_jax.tasks.base import GatheredState
 from swin_jax.tasks.gan import GAN, AdaptiveAugmentation
 
@@ -242,7 +243,7 @@ def test_gradients_that_are_not_finite_do_no_harm():
 @pytest.mark.parametrize("every", [0, 4, 16])
 def test_lazy_adam_takes_the_share_of_its_constants(every):
     share = every / (every + 1) if every else 1.0
-    tx = lazy_adam(0.01, b1=0.5, b2=0.9, regularize_every=every)
+    tx = lazy_adam(constant(0.01), b1=0.5, b2=0.9, regularize_every=every)
     value = np.float64(2.0)
     params = {"x": jnp.float32(value)}
     state, m, v = tx.init(params), 0.0, 0.0
@@ -264,6 +265,11 @@ def test_a_schedule_of_lazy_adam_counts_steps_of_the_loss():
         updates, state = tx.update({"x": jnp.float32(1.0)}, state, params)
         rates.append(-float(updates["x"]) / 0.8)
     np.testing.assert_allclose(rates, [1, 1, 2, 3, 4, 5], rtol=1e-5)
+
+
+def test_a_rate_that_is_a_number_is_refused_with_the_schedule_of_it():
+    with pytest.raises(UserError, match=r"schedule=0.01: it must be a function .*schedules.constant\(0.01\)"):
+        lazy_adam(0.01)
 
 
 # ---- adaptive augmentation ----
@@ -334,7 +340,7 @@ def test_conditional_networks_train_and_heed_their_labels():
     width = dict(resolution=8, c_dim=3, channel_base=64, channel_max=8)
     generator = Generator(**width, z_dim=6, w_dim=6, mapping_layers=1)
     networks = generator, Discriminator(**width, mapping_layers=1)
-    task = GAN(*networks, lazy_adam(0.01), lazy_adam(0.01), r1_gamma=0.0, path_weight=0.0)
+    task = GAN(*networks, lazy_adam(constant(0.01)), lazy_adam(constant(0.01)), r1_gamma=0.0, path_weight=0.0)
     assert task.batch_shapes(4)["label"].shape == (4,)
     state = jax.jit(task.init)(jax.random.key(0))
     labels = np.array([0, 1, 2, 1], np.int32)
