@@ -101,7 +101,8 @@ def _measure_all(config, runs: dict[int, Run], folder: epath.Path | None) -> int
     lead = jax.process_index() == 0
     say = functools.partial(print, flush=True) if lead else lambda line: None
     first = next(iter(runs.values()))
-    facts = run_info.facts(config, describe(first.task), first.placement.mesh, None)
+    told = describe(first.task, first.abstract)
+    facts = run_info.facts(config, told, first.placement.mesh, None)
     facts |= {"batch_size": ", ".join(map(str, runs)), "measured": []}
     for line in run_info.lines(facts):
         say(line)

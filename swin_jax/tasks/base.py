@@ -183,8 +183,12 @@ def check_frozen(task: Task) -> None:
         item.check(f"task.{name}")
 
 
-def describe(task: Task) -> dict[str, Any]:
+def describe(task: Task, state: TrainState) -> dict[str, Any]:
     """Facts for the run header: `task.describe()`, or else counts of what is trained.
+
+    Args:
+        task: Any task.
+        state: Its state, which may be abstract.
 
     Returns:
         `parameters`, their number, and `gflops_per_image`, multiply-accumulates in 1e9, if the task
@@ -192,8 +196,7 @@ def describe(task: Task) -> dict[str, Any]:
     """
     if hasattr(task, "describe"):
         return task.describe()
-    shapes = jax.eval_shape(task.init, jax.random.key(0)).params
-    facts = {"parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))}
+    facts = {"parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))}
     model = getattr(task, "model", None)
     if hasattr(model, "flops"):
         facts["gflops_per_image"] = model.flops() / 1e9

@@ -121,7 +121,9 @@ class Loop:
         self.counts = counts.Counts(meta, self.config.batch_size, self.rows, numbers)
         task, mesh = self.run.task, self.run.placement.mesh
         sources = {name: item.path for name, item in frozen_models(task).items()}
-        facts = run_info.facts(self.config, describe(task), mesh, frozen, sources)
+        facts = run_info.facts(
+            self.config, describe(task, self.run.abstract), mesh, frozen, sources
+        )
         if lead:
             run_info.check_frozen(self.workdir, facts, frozen, meta.get("frozen"))
         if lead and total:

@@ -236,5 +236,5 @@ def test_accumulation_and_the_average(batch):
 
 
 def test_facts_for_the_header():
-    facts = base.describe(task())
+    facts = base.describe(task(), jax.eval_shape(task().init, jax.random.key(0)))
     assert facts["parameters"] > 1000 and facts["gflops_per_image"] > 0

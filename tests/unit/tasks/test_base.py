@@ -208,11 +208,11 @@ def test_a_frozen_model_without_weights_is_named_by_its_flag():
 def test_a_task_that_answers_itself_is_asked():
     task = Full(teacher=Constant(2.0))
     assert set(base.frozen_shapes(task)) == set(base.load_frozen(task)) == {"own"}
-    assert base.describe(task) == {"parameters": 1}
+    assert base.describe(task, None) == {"parameters": 1}
 
 
 def test_a_task_that_says_nothing_is_counted():
-    assert base.describe(Bare()) == {"parameters": 8}
+    assert base.describe(Bare(), jax.eval_shape(Bare().init, jax.random.key(0))) == {"parameters": 8}
 
 
 def test_what_a_task_predicts_is_checked_by_name():
