@@ -31,7 +31,8 @@ def draw(workdir: str | os.PathLike) -> epath.Path | None:
         return None
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
+    figure = Figure(figsize=(5 * columns, 3.6 * rows))
+    _leave_margins(figure, columns, rows)
     for index, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         axes.set_title(_plain(title), loc="left", fontsize=10)
@@ -94,6 +95,21 @@ def _panels(series):
 def _plain(text):
     """A text that matplotlib takes for no formula, and that fits into a panel."""
     return (text if len(text) <= 80 else f"...{text[-77:]}").replace("$", r"\$")
+
+
+def _leave_margins(figure, columns, rows):
+    """Fixes the room around each panel: to measure every label takes longer than all else here."""
+    width, height = figure.get_size_inches()
+    left, right, bottom, top = 0.75, 0.15, 0.5, 0.35  # inches around each panel
+    across, down = width / columns - left - right, height / rows - bottom - top
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - right / width,
+        bottom=bottom / height,
+        top=1 - top / height,
+        wspace=(left + right) / across,
+        hspace=(bottom + top) / down,
+    )
 
 
 def _draw(axes, label, steps, values, smooth):
