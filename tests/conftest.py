@@ -17,6 +17,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 QUICKLY_MADE = "--xla_backend_optimization_level=0"
 # Two collectives at a time may wait for each other on two cores (jaxlib 0.10.2): one after the other they cannot.
 QUICKLY_MADE += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+# To cut a program into parts for several threads is a seventh of the work, and two workers have no core for them.
+QUICKLY_MADE += " --xla_cpu_parallel_codegen_split_count=1"
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones refuse to start with this flag
     QUICKLY_MADE += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{QUICKLY_MADE} {os.environ.get('XLA_FLAGS', '')}"
