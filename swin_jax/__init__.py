@@ -85,10 +85,10 @@ def load(
             the head is zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the
             maps are fresh; a warning says so, and says where a continuous bias changes its scale
             (give `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed
-            (give `act`). Those of `models.stylegan2.Generator` and `Discriminator` that are no part
-            of their weights, such as `dtype` and `remat`. `models.arcface.IRSE`, `models.e4e.E4E`
-            and the mappers of `models.styleclip` have no arguments in which weights can be made to
-            fit.
+            (give `act`). Those of `models.stylegan2.Generator` and `Discriminator` that are not
+            part of their weights, such as `dtype` and `remat`. `models.arcface.IRSE`,
+            `models.e4e.E4E` and the mappers of `models.styleclip` have no arguments in which
+            weights can be made to fit.
 
     Returns:
         (model, {'params': ..., 'batch_stats': ... (networks with batch norms)}): arrays of the

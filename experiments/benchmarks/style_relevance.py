@@ -5,9 +5,9 @@ beside one plain jitted batch of the same networks.
     python experiments/benchmarks/style_relevance.py --resolution=32 --channel_base=2048 \
         --channel_max=64 --clip=avatars
 
-Random weights. For each layer that is no ToRGB a few batches of its channels are timed, from that
-layer on; the rate of the whole is that of all channels of all layers. The plain batch makes as many
-pictures from their styles, whole, and shows them to the same CLIP. Compilation is not counted.
+Random weights. For each layer that is not a ToRGB, a few batches of its channels are timed, from
+that layer on; the rate of the whole is that of all channels of all layers. The plain batch makes as
+many pictures from their styles, whole, and shows them to the same CLIP. Compilation is not counted.
 FLOPs are those that the table of layers implies.
 """
 

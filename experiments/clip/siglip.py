@@ -8,7 +8,7 @@ needed: the texts travel round the devices and the matrix of logits never exists
 in the paper the scale starts at 10 and a bias on the logits at -10, weight decay is 1e-4 and b2 =
 0.95 at batch 32,768, texts have 64 tokens without punctuation, and pixels are normalized by 0.5.
 The towers are those of CLIP's ViT-B/16 with GELU, and the vocabulary is CLIP's: the paper's
-attention pool and its sentencepiece vocabulary are not here, so its numbers are no promise. `data`
+attention pool and its sentencepiece vocabulary are not here, so its results may differ. `data`
 and `validation` as in clip_openai.py.
 """
 

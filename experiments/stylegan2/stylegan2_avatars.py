@@ -80,7 +80,7 @@ def get_config(arg=None):
 
 
 def quality(c):
-    """Distances to held-out avatars by what the attribute classifier sees; these are no FID."""
+    """Distances to held-out avatars by what the attribute classifier sees, which are not FIDs."""
     ref = c.get_oneway_ref
     test = spec(avatars.faces, data_dir=ref("data_dir"), split="test")
     data = spec(pipeline.EvalData, source=test, transform=small.crop(c, channels=3), batch_size=250)

@@ -142,7 +142,7 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
             if text not in default:
                 options = ", ".join(filter(None, default))
                 raise UserError(
-                    f"config argument {key}={text!r} is none of "
+                    f"config argument {key}={text!r} is not one of "
                     f"{options}{did_you_mean(text, default)}"
                 )
             result[key] = text
@@ -179,7 +179,8 @@ def load(path: str) -> ml_collections.ConfigDict:
     config = _get_config(module(file), file)(arg or None)
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
-            f"{file!r} is no experiment, its get_config gives a {type(config).__name__}; {LAUNCH}"
+            f"{file!r} is not an experiment: its get_config returns a "
+            f"{type(config).__name__}; {LAUNCH}"
         )
     return config
 
@@ -249,7 +250,9 @@ def _rows(defaults: dict) -> list[str]:
 def _get_config(experiment: types.ModuleType, file: str) -> Callable:
     get_config = getattr(experiment, "get_config", None)
     if not callable(get_config) or not inspect.signature(get_config).parameters:
-        raise UserError(f"{file!r} is no experiment, it defines no get_config(arg); {LAUNCH}")
+        raise UserError(
+            f"{file!r} is not an experiment: it does not define get_config(arg); {LAUNCH}"
+        )
     return get_config
 
 
@@ -266,7 +269,7 @@ def module(file: str) -> types.ModuleType:
     if not path.is_file():
         raise UserError(f"no experiment file {file!r}{_nearest_file(path)}; {LAUNCH}")
     if path.suffix != ".py":
-        raise UserError(f"{file!r} is no experiment, which is a Python file; {LAUNCH}")
+        raise UserError(f"{file!r} is not an experiment, which is a Python file; {LAUNCH}")
     _import_folder(path.resolve())
     module_spec = importlib.util.spec_from_file_location("experiment_" + path.stem, path)
     experiment = importlib.util.module_from_spec(module_spec)
@@ -286,14 +289,14 @@ def module(file: str) -> types.ModuleType:
         if error.filename not in (None, module_spec.origin):  # of what it imports
             raise
         line = f", line {error.lineno}" if error.lineno else ""
-        raise UserError(f"{file!r}{line} is no Python: {error.msg}; {LAUNCH}") from error
+        raise UserError(f"{file!r}{line} is not Python: {error.msg}; {LAUNCH}") from error
     return experiment
 
 
 def refuse_as_script() -> typing.NoReturn:
     """Ends `python experiments/X.py` with the command that runs X, and status 2."""
     file = shlex.quote(sys.argv[0])
-    say(f"error: {file} is no script: python -m swin_jax.launch --config={file} --workdir=DIR")
+    say(f"error: {file} is not a script: python -m swin_jax.launch --config={file} --workdir=DIR")
     sys.exit(2)
 
 

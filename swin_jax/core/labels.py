@@ -325,7 +325,7 @@ def _by_number(names, reference, whose: str, of: str, subset: bool) -> Match:
     """Matches names where those of one side only are numbers."""
     said = (
         f"{whose} and {of} are compared by number, "
-        "because only one of them has names that are no numbers"
+        "because only one of them has names that are not numbers"
     )
     counts = f"{whose} has {len(names)} classes, {of} {len(reference)}"
     if not _are_numbers(names):
@@ -338,7 +338,7 @@ def _by_number(names, reference, whose: str, of: str, subset: bool) -> Match:
     if max(index) >= len(reference):
         wrong = names[index.index(max(index))]
         raise UserError(
-            f"{counts}; the number {wrong!r} is no label of {of}, "
+            f"{counts}; the number {wrong!r} is not a label of {of}, "
             f"which end at {len(reference) - 1}: give both the same names"
         )
     if len(set(index)) < len(index) or (len(index) < len(reference) and not subset):

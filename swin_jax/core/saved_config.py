@@ -106,8 +106,8 @@ def _function(name: Any, key: str, source: str) -> Callable:
         return _elsewhere(name, key, source)
     if not isinstance(name, str) or not _ROOMS.fullmatch(name) or "._" in name:
         raise UserError(
-            f"{source}: {key} is {ascii(name)}, which is no function that a config of this package "
-            "calls; give --config=FILE.py[:args]"
+            f"{source}: {key} is {ascii(name)}, which is not a function that a config of this "
+            "package calls; give --config=FILE.py[:args]"
         )
     found = find(name)
     if found is None:

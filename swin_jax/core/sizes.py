@@ -40,7 +40,7 @@ def cells(size: Size, cell: Size, axes: int = 2) -> tuple[int, ...]:
     """
     pairs = list(zip(per_axis(size, axes), per_axis(cell, axes)))
     if any(part < 1 or whole < part or whole % part for whole, part in pairs):
-        raise UserError(f"{size} is no multiple of {cell}")
+        raise UserError(f"{size} is not a multiple of {cell}")
     return tuple(whole // part for whole, part in pairs)
 
 
@@ -67,7 +67,7 @@ def set_sizes(config, arguments: Sequence[str]) -> list[str]:
         The other flags.
 
     Raises:
-        UserError: Entries that are no whole numbers, or below 1.
+        UserError: Entries that are not whole numbers, or below 1.
     """
     joined = []
     for argument in arguments:

@@ -51,13 +51,13 @@ def path(name: str | os.PathLike) -> epath.Path:
         return epath.Path(text)
     if found := re.match(r"(gs|s3|az|hf|https?):/|[a-z0-9]+://", text):
         raise UserError(
-            f"{text}: {found[0]} is no place for files of a run; "
+            f"{text}: {found[0]} cannot hold the files of a run; "
             "give a folder, a mounted one too, or gs://"
         )
     found = pathlib.Path(text)
     if any(len(os.fsencode(part)) > _LONGEST_NAME for part in found.parts):
         raise UserError(
-            f"{text[:100]}... is no place for files: a name of a file has at "
+            f"{text[:100]}... cannot be the name of a file: a name of a file has at "
             f"most {_LONGEST_NAME} bytes"
         )
     return found.expanduser() if found.parts[:1] == ("~",) else found

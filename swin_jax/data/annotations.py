@@ -70,9 +70,9 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
               counts them.
 
     Returns:
-        The list. Raises UserError, naming file and line, for what is missing, malformed or twice
-        there with different labels, for labels that are no class, and for rows of several splits,
-        by a column `split`.
+        The list. Raises UserError, naming file and line, for what is missing or malformed, for a
+        path that is listed twice with different labels, for labels that are not classes, and for
+        rows of several splits, by a column `split`.
     """
     entries = _entries(file)
     if not isinstance(entries, Annotations):

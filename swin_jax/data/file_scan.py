@@ -61,7 +61,7 @@ def scan(
     """
     if os.path.lexists(report) and not os.path.isfile(report):
         raise UserError(
-            f"cannot write the report {report} (it is no file): give another --report=FILE"
+            f"cannot write the report {report} (it is not a file): give another --report=FILE"
         )
     try:
         known = {finding["path"]: finding for finding in _known(report, holds)}

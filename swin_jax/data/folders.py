@@ -117,8 +117,8 @@ def class_folders(
 
     Names that begin with a dot are passed over, and folders that systems make are left out, see
     `is_made`. A link to the folder itself, to one around it or around a class, or to another of
-    the subfolders is no class of its own and left out. So is one that leads nowhere, as to a disk
-    that is not mounted. Raises UserError where the folder cannot be opened, and where it holds
+    the subfolders is not a class of its own and is left out. So is one that leads nowhere, as to a
+    disk that is not mounted. Raises UserError where the folder cannot be opened, and where it holds
     splits instead.
 
     Args:

@@ -138,7 +138,7 @@ def check(label: np.ndarray, classes: int) -> None:
         classes: K; 0 does not check.
 
     Raises:
-        UserError: A number that is no class, or another number of marks.
+        UserError: A number that is not a class, or another number of marks.
     """
     if not classes or label.ndim == 0:
         return

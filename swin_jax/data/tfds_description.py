@@ -45,12 +45,12 @@ def read_features(directory: str) -> dict[str, Any]:
 
     Returns:
         The whole as JSON. Raises UserError where features.json or dataset_info.json cannot be read,
-        is no JSON object, or names a feature that is not one of FEATURES.
+        is not a JSON object, or names a feature that is not one of FEATURES.
     """
     info = _read(Path(directory) / "dataset_info.json")
     if not isinstance(info.get("name", ""), str):
         raise UserError(
-            f"{directory}/dataset_info.json does not describe a data set: its name is no text"
+            f"{directory}/dataset_info.json does not describe a data set: its name is not text"
         )
     path = Path(directory) / "features.json"
     content = _read(path)

@@ -102,7 +102,7 @@ class MultiView:
 
     def __post_init__(self):
         if self.fusion not in FUSIONS:
-            raise UserError(f"fusion={self.fusion!r} is none of {FUSIONS}")
+            raise UserError(f"fusion={self.fusion!r} is not one of {FUSIONS}")
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state,

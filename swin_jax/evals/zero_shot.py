@@ -278,7 +278,7 @@ def subset_scores(
         groups also 'group_top1'.
 
     Raises:
-        UserError: No examples, or classes that are no candidates.
+        UserError: No examples, or classes that are not candidates.
     """
     if not np.isin(classes, candidates).all():
         raise UserError("the candidates of a subset must contain its classes")
@@ -304,7 +304,7 @@ def _positions(labels: list[str], names: Sequence[str]) -> np.ndarray:
     missing = [name for name in names if name not in place]
     if missing:
         raise UserError(
-            f"{len(missing)} classes of a subset are no labels, {missing[0]!r} for example"
+            f"{len(missing)} classes of a subset are not labels, {missing[0]!r} for example"
         )
     return np.array([place[name] for name in names], np.int64)
 

@@ -119,11 +119,11 @@ def export(
     see `swin_jax.export`.
     """
     if weights not in (None, *WEIGHTS):
-        raise UserError(f"weights={weights!r} is none of {WEIGHTS}")
+        raise UserError(f"weights={weights!r} is not one of {WEIGHTS}")
     if not isinstance(platforms, Sequence) or not platforms or not set(platforms) <= set(_KNOWN):
         raise UserError(f"platforms={platforms!r} must be some of {_KNOWN}")
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-        raise UserError(f"path={shown(path)} is no path of a file")
+        raise UserError(f"path={shown(path)} is not the path of a file")
     _check(path)
     family = family_of(model)
     check_variables(variables, shapes(model))

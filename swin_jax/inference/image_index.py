@@ -249,7 +249,8 @@ def of_folder(
         The index.
 
     Raises:
-        UserError: No folder, no pictures, none that can be read, a file at `path` that is no index.
+        UserError: No folder, no pictures, none that can be read, or a file at `path` that is not an
+            index.
     """
     loaded_model.check_features(model, variables)
     prepare = loaded_model.preparation_of(model, preprocess)
@@ -279,7 +280,7 @@ def picture_of(query: str) -> str | None:
         The path, or None for a text.
 
     Raises:
-        UserError: A folder, a path of no file, a file that is no picture.
+        UserError: A folder, a path of no file, a file that is not a picture.
     """
     path = os.path.expanduser(query)
     as_word = "to search for the word, write it with a blank behind it"
@@ -292,7 +293,9 @@ def picture_of(query: str) -> str | None:
     try:
         decode(path)
     except UnreadableError as error:
-        raise UserError(f"{query} is a file but no picture that can be read; {as_word}") from error
+        raise UserError(
+            f"{query} is a file but not a picture that can be read; {as_word}"
+        ) from error
     return path
 
 

@@ -150,7 +150,7 @@ def check_variables(variables: Any, expected: Mapping[str, Any]) -> None:
         expected: The shapes of the model's variables, from `pretrained.load.shapes`.
 
     Raises:
-        UserError: What is no such dict; arrays that are missing, of another shape or not the
+        UserError: Anything but such a dict; arrays that are missing, of another shape or not the
             model's. The first of them is named.
     """
     what = "variables must be those of the model, {'params': ...}"

@@ -40,13 +40,13 @@ class SimMIM(nn.Module):
             (B, *size, C) float32, in the units of the target.
 
         Raises:
-            UserError: An image that is no multiple of the stride.
+            UserError: An image that is not a multiple of the stride.
         """
         axes = image.ndim - 2
         stride = total_stride(self.encoder, axes)
         if any(size % s for size, s in zip(image.shape[1:-1], stride)):
             raise UserError(
-                f"images of {image.shape[1:-1]} are no multiple of the encoder's stride {stride}"
+                f"images of {image.shape[1:-1]} are not a multiple of the encoder's stride {stride}"
             )
         dtype, param_dtype = jnp.dtype(self.encoder.dtype), jnp.dtype(self.encoder.param_dtype)
         token = self.param("mask_token", init_linear, (1, 1, self.encoder.embed_dim), param_dtype)

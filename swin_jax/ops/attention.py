@@ -44,7 +44,9 @@ def window_attention(
         UserError: An unknown implementation.
     """
     if implementation not in IMPLEMENTATIONS:
-        raise UserError(f"attention implementation {implementation!r} is none of {IMPLEMENTATIONS}")
+        raise UserError(
+            f"attention implementation {implementation!r} is not one of {IMPLEMENTATIONS}"
+        )
     if implementation == "xla":
         return _attend(qkv, bias, regions)
     return sequential(lambda x, region: _attend(x, bias, region), qkv, regions, windows)

@@ -60,7 +60,7 @@ def random_erase(
         The images, of the shape that they had.
 
     Raises:
-        UserError: `mode` is none of the three.
+        UserError: `mode` is not one of the three.
     """
     if mode not in ("pixel", "rand", "const"):
         raise UserError(f"mode='{mode}' is not one of 'pixel', 'rand', 'const'")

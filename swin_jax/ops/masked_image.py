@@ -27,7 +27,7 @@ def upsample(mask: jax.Array, grid: tuple[int, ...]) -> jax.Array:
         (B, *grid), of the same dtype.
 
     Raises:
-        UserError: The grid is no multiple of the mask's.
+        UserError: The grid is not a multiple of the mask's.
     """
     for axis, size in enumerate(grid, start=1):
         times, rest = divmod(size, mask.shape[axis])

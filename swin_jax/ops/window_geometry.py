@@ -88,7 +88,7 @@ def rule(window: tuple[int, ...], small: str) -> str:
     Blocks are given this one, for a window that was made smaller may have become square.
     """
     if small not in SMALL:
-        raise UserError(f"small={small!r} is none of {SMALL}")
+        raise UserError(f"small={small!r} is not one of {SMALL}")
     return "shrink_axis" if small == "shrink" and len(set(window)) > 1 else small
 
 

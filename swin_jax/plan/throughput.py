@@ -86,7 +86,7 @@ def _sizes(text: str) -> list[int]:
     for word in filter(None, (word.strip() for word in text.split(","))):
         if not re.fullmatch(r"\d{1,9}", word) or int(word) < 1:
             raise UserError(
-                f"--throughput_batch_sizes={text}: {word!r} is no batch size; "
+                f"--throughput_batch_sizes={text}: {word!r} is not a batch size; "
                 "they look like 64,128,256"
             )
         sizes.append(int(word))

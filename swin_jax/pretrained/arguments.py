@@ -50,7 +50,7 @@ def check_resize(what: str, resize: Any, choices: Sequence[str]) -> None:
 
 def has_config(name: str | os.PathLike) -> bool:
     """True if a folder, in a bucket too, has a config.json;
-    False for URLs and for what is no folder.
+    False for URLs and for what is not a folder.
     """
     known = storage.is_remote(name) or "://" not in os.fspath(name)
     return known and (storage.path(name) / "config.json").is_file()

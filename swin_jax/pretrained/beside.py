@@ -125,7 +125,7 @@ def locate(source: str | os.PathLike) -> Path:
     found = weights_in(path)
     if found is None:
         raise UserError(
-            f"{path} is no folder as the hub keeps it (config.json and model.safetensors)"
+            f"{path} is not a folder as the hub keeps it (config.json and model.safetensors)"
         )
     return found
 
@@ -166,7 +166,7 @@ def _shards(index: Path) -> dict[Path, set[str]]:
             or len(file) > 255
         ):
             raise UserError(
-                f"{index}: {name[:200]} lies in {shown(file)}, which is no file beside it"
+                f"{index}: {name[:200]} lies in {shown(file)}, which is not a file beside it"
             )
         files.setdefault(index.with_name(file), set()).add(name)
     for file in files:
@@ -250,7 +250,7 @@ def check_types(
 
 
 def attach_origin(model: Any, weights: str | os.PathLike | None) -> None:
-    """Makes a model remember its weights. It is no field: models that differ in it are equal."""
+    """Makes a model remember its weights. It is not a field: models that differ in it are equal."""
     object.__setattr__(model, _ORIGIN, None if weights is None else os.fspath(weights))
 
 

@@ -215,7 +215,7 @@ def _check_given(name: str | None, weights: str | Path | None) -> None:
         raise UserError("give load() a name or weights; swin_jax.list_models() gives all names")
     if not isinstance(name, (str, type(None))) or name == "":
         raise UserError(
-            f"name={shown(name)} is no name of a model; swin_jax.list_models() gives all names"
+            f"name={shown(name)} is not the name of a model; swin_jax.list_models() gives all names"
         )
     if not isinstance(weights, (str, os.PathLike, type(None))) or weights == "":
         raise UserError(
@@ -231,7 +231,8 @@ def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, 
         found = names.find(name, FAMILIES)
         if found is None and weights is None and ("://" in name or Path(name).exists()):
             raise UserError(
-                f"{name!r} is no name of a model but where weights are: load(weights={name!r})"
+                f"{name!r} is not the name of a model but a place of weights: "
+                f"load(weights={name!r})"
             )
         if found is None:
             raise names.unknown(name, FAMILIES)
@@ -350,8 +351,8 @@ def read_weights(
     publisher = names.find(str(weights), FAMILIES)
     if publisher is None:
         raise UserError(
-            f"{weights} is no file, no workdir and no official "
-            f"weights{names.suggest(str(weights), FAMILIES)}"
+            f"{weights} is not a file, a workdir or the name of official weights"
+            f"{names.suggest(str(weights), FAMILIES)}"
         )
     path = publisher[0].fetch(publisher[1])
     return Weights(take(path), path, words, word, published=True)

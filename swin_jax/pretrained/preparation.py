@@ -144,7 +144,7 @@ class Preparation:
 
         Raises:
             UserError: The model reads no texts, or those of another vocabulary;
-                one of `texts` is no text.
+                one of `texts` is not text.
         """
         from swin_jax.data.image_text.tokenizer import tokenize_and_flag
 
@@ -337,7 +337,7 @@ def check_pixels(stored: str, prepared: Preparation, index: str) -> None:
 def attach(model: Any, prepared: Preparation | UserError | None) -> Any:
     """Makes a model carry its preparation, or the reason why it has none.
 
-    It is no field: models that differ in it only are equal, and compile once.
+    It is not a field: models that differ in it only are equal, and compile once.
     """
     object.__setattr__(model, _CARRIED, prepared)
     return model
@@ -356,7 +356,7 @@ def carried(model: Any) -> Preparation | None:
 
 
 def parameters_of(transform: str | None) -> tuple[str, ...]:
-    """Names of the arguments of a transform; of none for a name that is none of `TRANSFORMS`."""
+    """Names of the arguments of a transform; of none for a name that is not one of `TRANSFORMS`."""
     if not any(transform in names for names in TRANSFORMS.values()):
         return ()
     return tuple(inspect.signature(public_names.find(transform)).parameters)

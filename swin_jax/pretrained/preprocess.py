@@ -24,7 +24,7 @@ def preprocess(
     if key is not None and (isinstance(model, nn.Module) or not _is_file(model)):
         raise UserError(
             f"key={shown(key)} says which weights of a file are meant, "
-            f"and {shown(model)} is no file"
+            f"and {shown(model)} is not a file"
         )
     if isinstance(model, nn.Module):
         found = _of_model(model)
@@ -84,7 +84,7 @@ def _of_source(
         known = names.find(str(source), loading.FAMILIES)
         if known is None:
             near = names.suggest(str(source), loading.FAMILIES)
-            raise UserError(f"{source} is no file, no workdir and no name of a model{near}")
+            raise UserError(f"{source} is not a file, a workdir or the name of a model{near}")
         (family, word), weights = known, None
         fields = family.preset(word)
     own = {key: value for key, value in overrides.items() if key in family.fields}

@@ -177,7 +177,7 @@ def _of_transformers(config: Mapping[str, Any], path: Path, model: Any) -> dict[
             "(image_processor_type) whose default it has"
         )
     if resample not in _RESAMPLE:
-        raise UserError(f"{path}: resample={resample!r} is none of {sorted(_RESAMPLE)}")
+        raise UserError(f"{path}: resample={resample!r} is not one of {sorted(_RESAMPLE)}")
     missing = [name for name in ("size", "image_mean", "image_std") if name not in config]
     if missing:
         raise UserError(f"{path} does not tell {', '.join(missing)}")
@@ -305,7 +305,7 @@ def _texts_of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any]
     kwargs = _checked(_inside(text, "tokenizer_kwargs", path), {"clean": str}, set(), path)
     clean = kwargs.get("clean", "lower")
     if clean not in _CLEAN:
-        raise UserError(f"{path}: clean={shown(clean)} is none of {', '.join(_CLEAN)}")
+        raise UserError(f"{path}: clean={shown(clean)} is not one of {', '.join(_CLEAN)}")
     return {"clean": _CLEAN[clean]}
 
 

@@ -24,7 +24,7 @@ def clip_of(config: dict) -> CLIP:
         config: A config that `is_clip` accepts.
 
     Raises:
-        UserError: A tower that is none of this package's.
+        UserError: A tower that is not one of this package's.
     """
     return _build(config, "task.model.", _MODELS)
 

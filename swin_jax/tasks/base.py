@@ -88,7 +88,7 @@ class Task(Protocol):
         load_frozen() -> tree: the same as numpy arrays.
         check_frozen(): raises UserError, naming the flag, if there is nothing to load them from.
         describe() -> dict: facts for the run header, `gflops_per_image` for example.
-        probabilities(logits) -> (..., K): of classes, where they are no softmax.
+        probabilities(logits) -> (..., K): of classes, where they are not a softmax.
 
     Attributes:
         predicts: A key of `PREDICTIONS`, or a name of the task's own where nothing but its

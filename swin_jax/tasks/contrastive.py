@@ -91,7 +91,7 @@ class Contrastive:
     def __post_init__(self):
         if self.form not in FORMS or (self.sigmoid and self.form == "local"):
             raise UserError(
-                f"form={self.form!r} is none of {FORMS}, or 'local' with the sigmoid loss"
+                f"form={self.form!r} is not one of {FORMS}, or 'local' with the sigmoid loss"
             )
         if any(tower not in TOWERS for tower in self.locked):
             raise UserError(f"locked={self.locked} has others than {TOWERS}")

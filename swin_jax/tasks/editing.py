@@ -50,7 +50,7 @@ class Given:
 
 
 def check(task: Any) -> None:
-    """Raises UserError for fields that are none of the known words, or do not fit each other."""
+    """Raises UserError for fields that are not among the known words, or do not fit each other."""
     if task.preprocess not in PREPROCESS:
         raise UserError(f"preprocess={task.preprocess!r} must be one of {', '.join(PREPROCESS)}")
     if task.id_lambda and task.arcface is None:

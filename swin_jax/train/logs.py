@@ -54,7 +54,7 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict]:
     or with characters of control in a name.
 
     Raises:
-        UserError: It is no file, or one that cannot be read.
+        UserError: It is not a file, or one that cannot be read.
     """
     lines = (_parse(line) for line in _lines(metrics_path(workdir)))
     return [line for line in lines if line is not None]

@@ -127,7 +127,8 @@ def check_frozen(
     )
     if not (whole or isinstance(before, str)):
         raise UserError(
-            f"{path} is damaged: `frozen` is no checksum. Restore it from a copy, or move it away"
+            f"{path} is damaged: `frozen` is not a checksum. "
+            "Restore it from a copy, or move it away"
         )
     now = found.get("frozen")
     # The header is older than sources, and its checksum than shapes and dtypes.

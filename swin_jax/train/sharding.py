@@ -112,12 +112,12 @@ class Partition:
 
     def __post_init__(self):
         if self.gather not in ("", "float32", "bfloat16"):
-            raise UserError(f"gather={self.gather!r} is none of '', 'float32', 'bfloat16'")
+            raise UserError(f"gather={self.gather!r} is not one of '', 'float32', 'bfloat16'")
         if self.gather and not self.opt_axis:
             raise UserError(f"gather={self.gather!r} needs an opt_axis to split parameters over")
         if self.opt_axis not in ("", *AXES):
             raise UserError(
-                f"opt_axis={self.opt_axis!r} is none of the mesh's axes {', '.join(AXES)}"
+                f"opt_axis={self.opt_axis!r} is not one of the mesh's axes {', '.join(AXES)}"
             )
 
     def shardings(self, shapes: Any, mesh: Mesh) -> Any:

@@ -187,7 +187,7 @@ def test_a_copy_in_bfloat16_is_gathered_and_float32_is_updated(runs, first_state
 @pytest.mark.parametrize(
     "fields, expected",
     [
-        (dict(gather="bf16", opt_axis="data"), "gather='bf16' is none of '', 'float32', 'bfloat16'"),
+        (dict(gather="bf16", opt_axis="data"), "gather='bf16' is not one of '', 'float32', 'bfloat16'"),
         (dict(gather="bfloat16"), "needs an opt_axis"),
     ],
 )

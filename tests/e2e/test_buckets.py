@@ -200,7 +200,7 @@ def test_a_run_that_lost_its_bucket_leaves_the_log_of_the_other(remote, launch, 
 @pytest.mark.parametrize("name", ["s3://bucket/run", "gs:/bucket/run", "hdfs://run"])
 def test_other_stores_are_refused(launch, name):
     status, _, err = launch(CONFIG, name, *FLAGS)
-    assert status == 2 and err.count("\n") == 1 and "is no place for files of a run" in err
+    assert status == 2 and err.count("\n") == 1 and "cannot hold the files of a run" in err
 
 
 def test_a_missing_package_is_named(launch, monkeypatch):

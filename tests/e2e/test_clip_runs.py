@@ -234,7 +234,7 @@ def test_bad_input_is_one_line(trained, folder, tmp_path, launch):
     folder_said = message(CONFIG, tmp_path / "run", AVERAGE, f"--search={folder}")
     assert f"{folder} is a folder; give a text or one picture" in folder_said
     notes = message(CONFIG, tmp_path / "run", AVERAGE, f"--search={folder / 'notes.txt'}")
-    assert "is a file but no picture that can be read" in notes
+    assert "is a file but not a picture that can be read" in notes
     assert "there is no picture nope.gif" in message(CONFIG, tmp_path / "run", AVERAGE, "--search=nope.gif")
     assert "there is no picture nowhere.png" in message(CONFIG, tmp_path / "run", AVERAGE, "--search=nowhere.png")
 

@@ -73,7 +73,7 @@ def no_run(monkeypatch):
         ("experiments/swin/swin_in1k.py:variant=tinny", [], "did you mean 'tiny'?"),
         ("experiments/quikstart.py", [], "did you mean 'experiments/quickstart.py'?"),
         ("nowhere/at_all.py", [], "no experiment file 'nowhere/at_all.py'"),
-        ("swin_jax/core/errors.py", [], "defines no get_config"),
+        ("swin_jax/core/errors.py", [], "does not define get_config"),
         ("", [], "no experiment file"),
     ],
 )

@@ -53,7 +53,7 @@ MEANING: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "black_hair": ("hair_color", ("BLACK",)),
 }
 ATTRIBUTES = tuple(MEANING)
-# The attribute that hides another one: below a hat no hair is seen, and a beard is no hair.
+# The attribute that hides another one: below a hat no hair is seen, and a beard is not hair.
 HIDDEN_BY: Mapping[str, str] = dict.fromkeys(("blond_hair", "red_hair", "black_hair"), "hat")
 # Options of these choices are who somebody is; mouth, eyes, brows, glasses and hats may vary.
 IDENTITY = ("top", "hair_color", "facial_hair", "nose", "skin_color")

@@ -47,7 +47,7 @@ class Avatars:
 
     def __post_init__(self):
         if self.labels not in LABELS:
-            raise UserError(f"labels={self.labels!r} is none of {', '.join(LABELS)}")
+            raise UserError(f"labels={self.labels!r} is not one of {', '.join(LABELS)}")
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -328,7 +328,8 @@ def _check(
     unknown = [name for name in names if name not in available]
     if unknown or not names:
         raise UserError(
-            f"--packages: {', '.join(unknown) or 'none'} is none of {', '.join(available)} or all"
+            f"--packages: {', '.join(unknown) or 'none'} is not one of "
+            f"{', '.join(available)} or all"
         )
     if not 8 <= size <= 256:
         raise UserError(f"--size must be 8 to 256 pixels, not {size}")

@@ -111,7 +111,7 @@ def _numbered(path: Path, truth: list[str]) -> Iterator[dict[str, Any]]:
     for name, data in synsets.read_files(path):
         number = Path(name).stem.rpartition("_")[2]
         if not number.isdigit() or not 1 <= int(number) <= len(truth):
-            raise UserError(f"{path}: {name} is none of the {len(truth)} validation images")
+            raise UserError(f"{path}: {name} is not one of the {len(truth)} validation images")
         yield {"image": data, "label": truth[int(number) - 1], "file_name": name}
 
 

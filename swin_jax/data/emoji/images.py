@@ -87,7 +87,7 @@ def emoji(
         A source. Raises UserError where the set or a vendor is missing.
     """
     if concepts not in CONCEPTS:
-        raise UserError(f"concepts={concepts!r} is none of {CONCEPTS}")
+        raise UserError(f"concepts={concepts!r} is not one of {CONCEPTS}")
     directory = tfds_directory.find(name, data_dir)
     return _select(_read(directory), tuple(vendors), concepts, common)
 

@@ -53,7 +53,7 @@ def _face(example: dict[str, Any], *, resize: Callable) -> dict[str, Any]:
     image = to_rgb(example["image"])
     if image.width != image.height:
         raise UnreadableError(
-            f"{image.width} x {image.height} pixels are no aligned face, which is a square "
+            f"{image.width} x {image.height} pixels are not an aligned face, which is a square "
             "picture: align it first, swin_jax.data.image.alignment.align(picture, landmarks)"
         )
     return resize({**example, "image": image})
@@ -115,7 +115,7 @@ def face_quad(landmarks: Sequence) -> np.ndarray:
         face stands: (4, 2) float64.
 
     Raises:
-        UserError: Points that are no landmarks of a face.
+        UserError: Points that are not landmarks of a face.
     """
     return _square(*_center_and_axis(landmarks))
 

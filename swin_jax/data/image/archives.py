@@ -172,7 +172,7 @@ def _directory(archive: str) -> dict[str, zipfile.ZipInfo]:
             members = opened.infolist()
     except (OSError, ValueError, struct.error, zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError(
-            f"{archive} is no whole zip archive: {' '.join(str(error).split())}"
+            f"{archive} is not a whole zip archive: {' '.join(str(error).split())}"
         ) from error
     paths = annotations.with_slashes([info.filename for info in members])
     files = [(path, info) for path, info in zip(paths, members) if not path.endswith("/")]

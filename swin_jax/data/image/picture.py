@@ -29,8 +29,8 @@ from swin_jax.core.ranges import PositiveInt, checked
 
 CONVERSIONS = ("reference", "display")
 
-# Formats that PIL may read, and the endings of their names. PostScript is none of them, because PIL
-# would start Ghostscript with it, nor are rare formats, whose readers few have tried to break.
+# Formats that PIL may read, and the endings of their names. PostScript is not among them, because
+# PIL would start Ghostscript with it, nor are rare formats, whose readers few have tried to break.
 SUFFIXES_OF = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -284,7 +284,7 @@ def _check_unpacked(image: Any, size: int, limits: Limits) -> None:
         bits = max(tags.get(tiff.BITSPERSAMPLE, (1,)))
     except (TypeError, ValueError) as error:  # of another type, or several
         raise UnreadableError(
-            "the picture has sizes of strips or tiles that are no numbers"
+            "the picture has sizes of strips or tiles that are not numbers"
         ) from error
     unpacked = width * height * samples * bits // 8
     limit = min(_UNPACKED * limits.pixels, _FREE + _INFLATION * size)
@@ -305,7 +305,7 @@ def _read(path: str | os.PathLike, limits: Limits) -> bytes:
         ) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise UnreadableError("this is no regular file")
+                raise UnreadableError("this is not a regular file")
             if status.st_size > limits.bytes:
                 raise UnreadableError(
                     f"the file has {status.st_size} bytes, more than the limit of {limits.bytes}"
@@ -322,7 +322,7 @@ def _reason(error: Exception, data: bytes = b"") -> str:
     if isinstance(error, Image.UnidentifiedImageError):  # its text shows the address of an object
         if not data:
             return "it is empty"
-        return f"it is no picture in a format that is read ({', '.join(formats())})"
+        return f"it is not a picture in a supported format ({', '.join(formats())})"
     return " ".join(str(error).split()) or type(error).__name__
 
 

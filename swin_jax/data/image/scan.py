@@ -204,7 +204,7 @@ def _source(flags: argparse.Namespace) -> sources.FileSource | archives.ZipSourc
     folder = os.path.expanduser(flags.folder)
     if os.path.isfile(folder) and not folder.lower().endswith(picture.suffixes()):
         raise UserError(
-            f"--folder={flags.folder} is no folder: give --annotations= for a list, "
+            f"--folder={flags.folder} is not a folder: give --annotations= for a list, "
             "--archive= for a .zip"
         )
     return sources.flat_folder(folder)

@@ -66,7 +66,7 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that are captions, not blank.
 
     Raises:
-        UnreadableError: There is none, or one is no text that can be tokenized: binary
+        UnreadableError: There is none, or one is not text that can be tokenized: binary
             data, which has NULs, half a character, more than MAX_CHARACTERS, or entities
             nested more than MAX_NESTED deep.
     """
@@ -83,7 +83,7 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
         if "\0" in text:
             raise UnreadableError("the caption has NUL characters: it is binary or not UTF-8")
         if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
-            raise UnreadableError("the caption has half a surrogate pair, which is no character")
+            raise UnreadableError("the caption has half a surrogate pair, which is not a character")
         if is_nested(text):
             raise UnreadableError(
                 f"the caption has HTML entities more than {MAX_NESTED} deep in each other"
@@ -117,7 +117,7 @@ def texts_of(record: Any, key: str) -> tuple[str, ...]:
     texts = value if isinstance(value, list) else [value]
     for number, text in enumerate(texts, 1):
         if not isinstance(text, (str, type(None))):
-            raise UnreadableError(f"caption {number} of {key!r} is no text but {str(text)[:40]}")
+            raise UnreadableError(f"caption {number} of {key!r} is not text but {str(text)[:40]}")
     return tuple(text for text in texts if text is not None)
 
 

@@ -230,7 +230,7 @@ def _call(path: str, function, *args, **kwargs):
         return function(*args, **kwargs)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(
-            f"{path} is no parquet file that can be read ({' '.join(str(error).split())[:200]})"
+            f"{path} is not a parquet file that can be read ({' '.join(str(error).split())[:200]})"
         ) from error
 
 

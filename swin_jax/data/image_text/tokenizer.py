@@ -54,7 +54,7 @@ def tokenize(
 
     Returns:
         int32 (n, L), n = 1 for one text. Raises UserError for a text that is too long unless
-        `truncate`, for what is no text or list of texts, and for an unknown cleaner.
+        `truncate`, for what is neither a text nor a list of texts, and for an unknown cleaner.
     """
     texts = as_list(texts)
     ids, too_long = tokenize_and_flag(texts, context_length, clean)

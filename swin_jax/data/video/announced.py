@@ -23,7 +23,7 @@ _SAMPLES_A_BYTE = 2  # of sound; IMA ADPCM has 64 in 34 bytes
 
 
 def check_announced(file: str | os.PathLike | bytes, max_frames: int) -> None:
-    """Raises UnreadableError where a path is no file, or announces too many samples or tags.
+    """Raises UnreadableError where a path is not a file, or announces too many samples or tags.
 
     Args:
         file: A path, or the bytes of a file.

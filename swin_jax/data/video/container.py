@@ -112,8 +112,9 @@ def open_video(file: str | os.PathLike | bytes, limits: Limits = DEFAULT_LIMITS)
 
     Returns:
         (container, video stream) of PyAV; close the container. Raises UnreadableError where the
-        file is missing, is no file or no video, has no video stream (a cover picture is none), ends
-        before its last frame, or exceeds a limit; UserError where PyAV is not installed.
+        file is missing, is not a file or not a video, has no video stream (a cover picture does not
+        count), ends before its last frame, or exceeds a limit; UserError where PyAV is not
+        installed.
     """
     with extra("video", "video files are read with PyAV"):
         import av

@@ -70,7 +70,7 @@ class Reader:
         self._container = None
 
     def __len__(self) -> int:
-        """Frames that a full decode gives. Raises UnreadableError where the file is no video,
+        """Frames that a full decode gives. Raises UnreadableError where the file is not a video,
         truncated or empty.
         """
         self._open()

@@ -169,7 +169,7 @@ def _features(directory: str) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise UserError(
                 f"{directory}/features.json is damaged, prepare the data set again: "
-                f"{key!r} is no object"
+                f"{key!r} is not an object"
             )
     return {name: feature for name, feature in content.items() if isinstance(feature, dict)}
 

@@ -89,7 +89,7 @@ _BENCHMARK_CHECKSUMS = {
 
 def as_classes(names: Sequence[Names]) -> list[Names]:
     """Classes as a list; raises UserError for one text, whose letters would be classes,
-    and for what is no list.
+    and for what is not a list.
     """
     if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
         raise UserError(

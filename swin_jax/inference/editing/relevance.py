@@ -49,7 +49,7 @@ class Piece:
         layer: Index in `style_layers()`.
         image: Number of the picture.
         first, count: Channels of the layer.
-        row: Row of the first one among all that are no ToRGB's.
+        row: Row of the first one among all that are not ToRGB's.
     """
 
     layer: int

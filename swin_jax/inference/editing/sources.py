@@ -91,7 +91,7 @@ def find(text: str) -> Source:
         return Source(**{kind: (path,)}, root=path.parent)
     if not path.is_dir():
         raise UserError(
-            f"--edit={text} is no folder, no file and no list of seeds such as seeds:0-9"
+            f"--edit={text} is not a folder, a file or a list of seeds such as seeds:0-9"
         )
     pictures, latents = (_files(path, suffixes) for suffixes in (picture.suffixes(), LATENTS))
     if bool(pictures) == bool(latents):
@@ -117,7 +117,7 @@ def _seeds(text: str) -> tuple[int, ...]:
         first, _, last = part.partition("-")
         last = last or first
         if max(len(first), len(last)) > 10 or int(last) >= 2**32 or int(last) < int(first):
-            raise UserError(f"--edit={text}: {part} is no range of seeds below 2^32")
+            raise UserError(f"--edit={text}: {part} is not a range of seeds below 2^32")
         if int(last) - int(first) + len(seeds) >= _MOST:
             raise UserError(f"--edit={text}: more than {_MOST} seeds; give fewer at a time")
         seeds += range(int(first), int(last) + 1)
@@ -141,7 +141,7 @@ def read(
         inverter: The inverter that finds the latents of pictures.
 
     Raises:
-        UserError: A file of latents of another shape; a picture that is no aligned square.
+        UserError: A file of latents of another shape; a picture that is not an aligned square.
     """
     if source.seeds:
         names = tuple(f"seed{seed}" for seed in source.seeds)

@@ -133,7 +133,7 @@ def check_blocks(blocks: Blocks) -> None:
     pairs = list(zip(blocks, blocks[1:]))
     if not blocks or any(one[1] != other[0] or other[0] == other[1] for one, other in pairs):
         raise UserError(
-            f"blocks={blocks} are no stages (channels before, channels after, number of "
+            f"blocks={blocks} are not stages (channels before, channels after, number of "
             "blocks): each begins with the channels that the one before it ends with, and "
             "all but the first change them"
         )
@@ -237,11 +237,11 @@ class IRSE(nn.Module):
         )
 
     def _check(self) -> None:
-        """Raises UserError where fields are none of the known ones or contradict each other."""
+        """Raises UserError where fields are not among the known ones or contradict each other."""
         check_blocks(self.blocks)
         if self.image_size % 2 ** len(self.blocks):
             raise UserError(
-                f"image_size={self.image_size} is no multiple of {2 ** len(self.blocks)}"
+                f"image_size={self.image_size} is not a multiple of {2 ** len(self.blocks)}"
             )
         if self.channel_order not in ("rgb", "bgr"):
             raise UserError(f"channel_order={self.channel_order!r} must be 'rgb' or 'bgr'")

@@ -201,15 +201,15 @@ class ModifiedResNet(nn.Module):
         return [outputs[f"layer{s + 1}"] for s in range(4)]
 
     def _check(self) -> None:
-        """Raises UserError where fields are none of the known ones or contradict each other."""
+        """Raises UserError where fields are not among the known ones or contradict each other."""
         if len(self.layers) != 4 or min(self.layers) < 1:
             raise UserError(f"layers={self.layers} are not the blocks of four stages")
         if any(size < 32 or size % 32 for size in per_axis(self.image_size, 2)):
-            raise UserError(f"image_size={self.image_size} is no multiple of 32")
+            raise UserError(f"image_size={self.image_size} is not a multiple of 32")
         if self.width % 2 or 32 * self.width % self.num_heads:
             raise UserError(
                 f"width={self.width} is odd, or {self.num_heads} heads do "
                 f"not divide {32 * self.width}"
             )
         if self.remat not in ("none", *REMAT):
-            raise UserError(f"remat={self.remat!r} is none of {('none', *REMAT)}")
+            raise UserError(f"remat={self.remat!r} is not one of {('none', *REMAT)}")

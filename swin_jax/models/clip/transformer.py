@@ -190,7 +190,7 @@ class Transformer(nn.Module):
         return normal(self.width**-0.5), branch_end, normal((2 * self.width) ** -0.5), branch_end
 
     def _check(self) -> None:
-        """Raises UserError where fields are none of the known ones or contradict each other."""
+        """Raises UserError where fields are not among the known ones or contradict each other."""
         for name, value, known in (
             ("act", self.act, ACTIVATIONS),
             ("init", self.init, ("default", "scaled")),
@@ -200,6 +200,6 @@ class Transformer(nn.Module):
             ("param_dtype", self.param_dtype, ("float32", "bfloat16", "float16")),
         ):
             if value not in known:
-                raise UserError(f"{name}={value!r} is none of {tuple(known)}")
+                raise UserError(f"{name}={value!r} is not one of {tuple(known)}")
         if self.width % self.num_heads:
             raise UserError(f"{self.num_heads} heads do not divide a width of {self.width}")

@@ -135,8 +135,9 @@ class VisionTransformer(nn.Module):
         try:
             return cells(self.image_size, self.patch_size)
         except UserError:
-            wrong = f"image_size={self.image_size} is no multiple of patch_size={self.patch_size}"
-            raise UserError(wrong) from None
+            raise UserError(
+                f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}"
+            ) from None
 
     def _tokens(self, image: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """All tokens after the last block, (B, N, width), and every output by its official name."""

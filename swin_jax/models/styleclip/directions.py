@@ -113,7 +113,7 @@ def make_direction(
 
     Args:
         relevance: (rows,), `image_directions` times `text_direction`. Rows count the
-            channels of the layers that are no ToRGB, from the first on; statistics may end
+            channels of the layers that are not ToRGB, from the first on; statistics may end
             before the last layer.
         deviations: One array (channels,) for each layer.
         layers: `Generator.style_layers()`.

@@ -36,7 +36,7 @@ def minibatch_deviation(x: jax.Array, group_size: int | None) -> jax.Array:
     batch, height, width, channels = x.shape
     group = batch if group_size is None else min(group_size, batch)
     if batch % group:
-        raise UserError(f"a batch of {batch} is no multiple of mbstd_group_size={group}")
+        raise UserError(f"a batch of {batch} is not a multiple of mbstd_group_size={group}")
     grouped = x.astype(jnp.float32).reshape(group, batch // group, height, width, channels)
     centered = grouped - grouped.mean(axis=0, keepdims=True)
     deviation = jnp.sqrt((centered**2).mean(axis=0) + 1e-8).mean(axis=(1, 2, 3))  # (n,)

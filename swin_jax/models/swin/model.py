@@ -315,7 +315,7 @@ def _check(model: Swin) -> None:
     for name in ("dtype", "param_dtype"):
         if getattr(model, name) not in ("float32", "bfloat16", "float16"):
             raise UserError(
-                f"{name}={getattr(model, name)!r} is none of 'float32', 'bfloat16', 'float16'"
+                f"{name}={getattr(model, name)!r} is not one of 'float32', 'bfloat16', 'float16'"
             )
     stages = len(model.depths)
     if stages != len(model.num_heads):
@@ -323,11 +323,11 @@ def _check(model: Swin) -> None:
             f"depths={model.depths} and num_heads={model.num_heads} are of different lengths"
         )
     if model.remat not in ("none", *REMAT):
-        raise UserError(f"remat={model.remat!r} is none of {('none', *REMAT)}")
+        raise UserError(f"remat={model.remat!r} is not one of {('none', *REMAT)}")
     if any(name not in attention.IMPLEMENTATIONS for name in _implementations(model)):
         raise UserError(f"attention={model.attention} has others than {attention.IMPLEMENTATIONS}")
     if model.small not in window_geometry.SMALL:
-        raise UserError(f"small={model.small!r} is none of {window_geometry.SMALL}")
+        raise UserError(f"small={model.small!r} is not one of {window_geometry.SMALL}")
     _check_sizes(model)
     if any(not 0 <= s < stages for s in model.out_norms):
         raise UserError(

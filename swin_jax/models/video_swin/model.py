@@ -288,7 +288,7 @@ def make_video_swin(
         UserError: An unknown design.
     """
     if design not in DESIGNS:
-        raise UserError(f"design={design!r} is none of {DESIGNS}")
+        raise UserError(f"design={design!r} is not one of {DESIGNS}")
     frames, *spatial = window_size
     backbone = Swin(
         num_classes=0,

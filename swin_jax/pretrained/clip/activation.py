@@ -3,7 +3,7 @@
 It leaves no trace in the weights, and a model with the other one still works, a few points worse.
 So it comes with its source, and it is known only where that is certain: a config beside the
 weights, the code of an archive, or exactly these published weights, by their address or their
-checksum. What a file is called is no evidence.
+checksum. What a file is called is not evidence.
 """
 
 import dataclasses

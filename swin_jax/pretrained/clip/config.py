@@ -294,7 +294,7 @@ def _tower(config: Config, name: str) -> Mapping[str, Any]:
 def _part(config: Config, fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = fields.get(name)
     if not isinstance(found, Mapping | None):
-        raise config.refuse(name, found, "is no config")
+        raise config.refuse(name, found, "is not a config")
     return found or {}
 
 
@@ -357,7 +357,7 @@ def _is_whole(tower: Mapping[str, Any], name: str, default: int, width: int) -> 
 
 def _count(config: Config, name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise config.refuse(name, value, "is no whole number above 0")
+        raise config.refuse(name, value, "is not a whole number above 0")
     return value
 
 

@@ -92,7 +92,7 @@ def _grid_of(
         return side, side
     if math.prod(wanted) == count and side * side != count:
         return wanted
-    what = "a square" if side * side == count else "a grid that is no square"
+    what = "a square" if side * side == count else "a grid that is not a square"
     raise UserError(
         f"{name} has {count + 1} rows, one more than {what}, and the model's grid is "
         f"{_shown(wanted)}: nothing tells the grid of the weights; give them with their config, "

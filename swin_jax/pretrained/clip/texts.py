@@ -69,7 +69,7 @@ def _context(settings: Mapping[str, Any], path: Path, config: beside.Config) -> 
     length, text = settings.get("model_max_length"), config.fields.get("text_config")
     positions = text.get("max_position_embeddings") if isinstance(text, Mapping) else None
     if not isinstance(length, (int, float, type(None))) or isinstance(length, bool):
-        raise UserError(f"{path}: model_max_length={shown(length)} is no number of tokens")
+        raise UserError(f"{path}: model_max_length={shown(length)} is not a number of tokens")
     if length is None or length >= (positions or CONTEXT_LENGTH):
         return {}
     if not (length >= 3 and length == int(length)):  # NaN is neither
@@ -92,7 +92,7 @@ def _pieces(path: Path) -> Mapping[str, Any] | None:
 
 def _is_of_clip(pieces: Mapping[str, Any], path: Path) -> bool:
     if not all(type(number) is int for number in pieces.values()):
-        raise UserError(f"{path} maps its pieces to what are no ids")
+        raise UserError(f"{path} maps its pieces to values that are not ids")
     names = sorted(pieces, key=pieces.get)
     ids = [pieces[name] for name in names[:VOCAB_SIZE]]
     text = "\n".join(names[:VOCAB_SIZE]).encode("utf-8", "surrogatepass")

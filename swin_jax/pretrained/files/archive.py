@@ -71,13 +71,13 @@ def read_npz(archive: Archive, limits: Limits) -> dict[str, np.ndarray]:
     """The arrays of `numpy.savez`, read-only, by their names.
 
     Raises:
-        UserError: A member that is no array, or one of Python objects.
+        UserError: A member that is not an array, or one of Python objects.
     """
     found = {}
     for name in archive.names:
         if not name.endswith(".npy"):
             raise UserError(
-                f"{name[:200]} is no array: neither an archive of PyTorch "
+                f"{name[:200]} is not an array: neither an archive of PyTorch "
                 "(data.pkl) nor of NumPy (.npy)"
             )
         found[name.removesuffix(".npy")] = read_npy(archive.read(name), name[:200], limits)
@@ -104,7 +104,7 @@ def read_npy(data: bytes, name: str, limits: Limits) -> np.ndarray:
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
     except Exception as error:  # whatever a damaged header provokes in Python's parser
-        raise UserError(f"{name} is no array of NumPy") from error
+        raise UserError(f"{name} is not a NumPy array") from error
     if dtype.hasobject:
         raise UserError(f"refused: {name} is an array of Python objects; save numbers only")
     limits.check("axes", len(shape), f"{name} of more axes")

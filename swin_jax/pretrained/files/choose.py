@@ -67,7 +67,7 @@ def numbered(value: Any) -> Any:
     anything else as it is.
 
     Ensembles, folds and averages of several epochs are saved so.
-    What in a list is no dict is left out.
+    What in a list is not a dict is left out.
     """
     if isinstance(value, dict):
         counted = value.items() if value and all(isinstance(name, int) for name in value) else ()

@@ -78,7 +78,7 @@ class Network:
             raise ValueError("a network without variables and components")
         for entry in variables:
             if not isinstance(entry, (tuple, list)) or len(entry) != 2:
-                raise ValueError("a network with a variable that is no name and array")
+                raise ValueError("a network with a variable that is not a name and array")
             yield entry[0], entry[1]
         yield from components.items()
 

@@ -100,7 +100,7 @@ class Pickle:
             if not code:
                 raise ValueError("the pickle ends too early")
             if code not in _OPCODES:
-                raise ValueError(f"{code!r} is no instruction of a pickle")
+                raise ValueError(f"{code!r} is not an instruction of a pickle")
             _OPCODES[code](self)
 
     def _bytes(self, length: int) -> bytes:
@@ -199,7 +199,7 @@ class Pickle:
 
     def _global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("a pickle that names a function by what is no text")
+            raise ValueError("a pickle that names a function by what is not text")
         self._push(self._find(module, name))
 
     def _reduce(self) -> None:
@@ -224,7 +224,7 @@ class Pickle:
 
     def _call(self, function: Any, arguments: Any) -> None:
         if not isinstance(function, (Sealed, type)) or not isinstance(arguments, tuple):
-            raise ValueError("a pickle that calls what is no function")
+            raise ValueError("a pickle that calls what is not a function")
         self._charge(arguments)
         self._push(function(*arguments))
 

@@ -211,7 +211,7 @@ def _check_arrays(arrays: dict[str, np.ndarray], limits: Limits) -> None:
             )
         limits.check("name_length", len(name), "an array with a longer name")
         if not name.isprintable():
-            raise UserError(f"{name[:60]!r} is no name of an array")
+            raise UserError(f"{name[:60]!r} is not the name of an array")
         for number in re.findall(r"\d+", name):
             if len(number) > 18 or int(number) > limits.number:
                 raise exceeded(f"{name[:200]} counts to {number[:20]}", "number", limits.number)

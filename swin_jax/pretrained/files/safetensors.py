@@ -106,7 +106,7 @@ def _header(text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:
-        reason = "its names come twice" if isinstance(error, UserError) else "it is no JSON"
+        reason = "its names come twice" if isinstance(error, UserError) else "it is not JSON"
         raise UserError(f"the header of the .safetensors file is damaged: {reason}") from error
     if not isinstance(header, dict):
         raise UserError(f"the header of the .safetensors file is a {type(header).__name__}")
@@ -134,7 +134,7 @@ def _place(name: str, entry: Any, limits: Limits) -> tuple[np.dtype, list[int], 
     if not isinstance(kind, str) or kind not in _DTYPES:
         raise UserError(f"{shown} is {str(kind)[:20]}, which numpy does not have")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise UserError(f"{shown} has a shape or data_offsets that are no whole numbers from 0")
+        raise UserError(f"{shown} has a shape or data_offsets that are not whole numbers from 0")
     limits.check("axes", len(shape), f"{shown} of more axes")
     begin, end = offsets
     wanted = math.prod(shape) * _DTYPES[kind].itemsize

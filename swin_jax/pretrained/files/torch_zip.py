@@ -43,7 +43,7 @@ def _dict(value: Mapping, arrays: list[np.ndarray]) -> bytes:
     parts = [b"}("]
     for name, leaf in value.items():
         if not isinstance(name, str):
-            raise TypeError(f"{name!r} is no name of a tensor")
+            raise TypeError(f"{name!r} is not the name of a tensor")
         parts += [
             _text(name),
             _dict(leaf, arrays) if isinstance(leaf, Mapping) else _tensor(name, leaf, arrays),
@@ -53,7 +53,7 @@ def _dict(value: Mapping, arrays: list[np.ndarray]) -> bytes:
 
 def _tensor(name: str, array: np.ndarray, arrays: list[np.ndarray]) -> bytes:
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-        raise TypeError(f"{name} is no float32 array")
+        raise TypeError(f"{name} is not a float32 array")
     array = np.asarray(array, order="C")
     stored = (
         b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text(str(len(arrays))) + _text("cpu")

@@ -281,7 +281,7 @@ def read_stream(file: BinaryIO, limits: Limits, budget: Budget) -> tuple[Any, Re
 def _read_inner(data: Any, counter: Counter) -> Storage:
     """torch.storage._load_from_bytes: the storage in a file of torch that is a text of a pickle."""
     if not isinstance(data, bytes):
-        raise ValueError("a file of torch inside a pickle that is no bytes")
+        raise ValueError("a file of torch inside a pickle that is not bytes")
     file = io.BytesIO(data)
     if data.startswith(b"PK"):
         value, read_storage = _read_zip(Archive(file, counter.limits, counter.budget), counter)

@@ -119,7 +119,7 @@ def read_directions(
 
     Args:
         path: The file.
-        layers: Layers of the generator; rows are the channels of those that are no ToRGB, in their
+        layers: Layers of the generator; rows are the channels of those that are not ToRGB, in their
             order.
         features: Width of CLIP's features, if it is known.
 

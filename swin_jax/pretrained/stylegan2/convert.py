@@ -350,7 +350,7 @@ def _check_filters(arrays: Mapping[str, np.ndarray], gains: Mapping[str, float])
     for name in sorted(there):
         if not np.array_equal(arrays[name], FILTER * np.float32(gains[name])):
             raise UserError(
-                f"{name} is no filter of (1, 3, 3, 1), the only one that is supported here"
+                f"{name} is not a filter of (1, 3, 3, 1), the only one that is supported here"
             )
     return there
 

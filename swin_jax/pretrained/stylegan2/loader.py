@@ -32,7 +32,7 @@ MEAN_SAMPLES = (
     4096  # of the mean latent where a file has none, as rosinality's and StyleCLIP's code take it
 )
 _BATCH = 512
-# Arguments of a generator that are no part of its weights.
+# Arguments of a generator that are not part of its weights.
 _AS_ONE_LIKES = {"resampling", "dtype", "remat"}
 Model = stylegan2.Generator | stylegan2.Discriminator
 

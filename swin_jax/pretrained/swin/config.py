@@ -157,7 +157,7 @@ def _of_timm(config: Config) -> dict[str, tuple[str, Any]]:
     """{our field: (name in the config, value)}."""
     fields, arguments = config.fields, config.fields.get("model_args") or {}
     if not isinstance(arguments, Mapping):
-        raise config.refuse("model_args", arguments, "is no dict of arguments")
+        raise config.refuse("model_args", arguments, "is not a dict of arguments")
     geometry = dict(
         window_size="window_size",
         img_size="image_size",
@@ -200,7 +200,8 @@ def _of_transformers(config: Config) -> dict[str, tuple[str, Any]]:
         ):
             fields = inside
     if fields["model_type"] not in _KINDS:
-        raise config.refuse("model_type", fields["model_type"], f"is none of {', '.join(_KINDS)}")
+        problem = f"is not one of {', '.join(_KINDS)}"
+        raise config.refuse("model_type", fields["model_type"], problem)
     known = _TRANSFORMERS | {name: name for name in _GEOMETRY}
     _check(config, fields, known, _ONLY_TRANSFORMERS, _IDLE_TRANSFORMERS, "")
     found = _renamed(fields, known, "")

@@ -110,7 +110,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     Args:
         state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of
             `pretrained.swin.layouts`. Buffers (`relative_position_index`, `relative_coords_table`,
-            `attn_mask`) may be there and are dropped; so is, with a warning, what is no part of a
+            `attn_mask`) may be there and are dropped; so is, with a warning, what is not part of a
             Swin (SimMIM's decoder, a detector's neck and heads).
         model: A `models.swin.Swin`.
 

@@ -76,7 +76,7 @@ def resize_tables(
         tables: Windows and grid of the tables.
     """
     if resize not in (None, *RESIZES):
-        raise UserError(f"resize={resize!r} is none of {', '.join(map(repr, RESIZES))}")
+        raise UserError(f"resize={resize!r} is not one of {', '.join(map(repr, RESIZES))}")
     _check_family(state_dict, model)
     grids, sizes = window_geometry.stage_geometry(model)
     resized = {}

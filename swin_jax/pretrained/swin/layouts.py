@@ -78,7 +78,7 @@ def official_names(
     """Renames a state dict, with its buffers.
 
     Returns:
-        ({official name: array}, {what is no part of a Swin and was left out:
+        ({official name: array}, {what is not part of a Swin and was left out:
         number of its arrays}).
     """
     state_dict, left = take_backbone(_of_libraries(compare.strip_wrappers(state_dict)))

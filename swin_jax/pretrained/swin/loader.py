@@ -170,7 +170,7 @@ def arguments_of(path: str) -> dict:
     if (storage.path(path) / "checkpoints").is_dir():
         fields = finetune.fields_of_run({"config": read_config(path)})
         if fields is None:
-            raise UserError(f"{path} is the workdir of a run whose model is no Swin")
+            raise UserError(f"{path} is the workdir of a run whose model is not a Swin")
         found = {name: tuples(value) for name, value in vars(fields).items()}
         return {name: value for name, value in found.items() if name in FIELDS}
     arrays = beside.read(beside.locate(path))

@@ -56,9 +56,9 @@ def inflate(
             keys that do not fit, all listed.
     """
     if patch not in PATCHES:
-        raise UserError(f"patch={patch!r} is none of {', '.join(map(repr, PATCHES))}")
+        raise UserError(f"patch={patch!r} is not one of {', '.join(map(repr, PATCHES))}")
     if bias not in BIASES:
-        raise UserError(f"bias={bias!r} is none of {', '.join(map(repr, BIASES))}")
+        raise UserError(f"bias={bias!r} is not one of {', '.join(map(repr, BIASES))}")
     if is_video(state_dict):
         raise UserError(
             "only an image Swin can be inflated; these patches have a time axis already"

@@ -209,7 +209,7 @@ def own(folder: epath.Path, pace: Pace = Pace()) -> Ownership:  # noqa: B008 (fr
 
 
 def _read(folder: epath.Path) -> dict[str, Any] | None:
-    """The mark of a workdir's owner; None if there is no file, its text alone if it is no mark."""
+    """The mark of a workdir's owner; None without a file, its text alone if it is not a mark."""
     try:
         text = storage.read_text(folder / FILE)
     except FileNotFoundError:

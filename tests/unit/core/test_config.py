@@ -162,7 +162,7 @@ def test_load_hands_the_argument_on(tmp_path):
         ("frist.py", "no experiment file .*did you mean '.*first.py'"),
         ("nowhere/first.py", "no experiment file"),
         ("first.py:sise=1", "did you mean 'size'"),
-        ("empty.py", "defines no get_config"),
+        ("empty.py", "does not define get_config"),
     ],
 )
 def test_load_refuses(tmp_path, path, message):

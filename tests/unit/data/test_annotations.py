@@ -166,7 +166,7 @@ def test_names_beside_numbers_are_those_of_the_classes(tmp_path, name, text):
 @pytest.mark.parametrize(
     "text, names",
     [
-        ("path,label,class\na,0,pet\nb,1,pet\n", ("0", "1")),  # a coarser class is no name of it
+        ("path,label,class\na,0,pet\nb,1,pet\n", ("0", "1")),  # a coarser class does not name it
         ("path,label,class\na,0,pet\nb,0,dog\n", ("0",)),
         ("path,label,class\na,0,17\nb,1,4\n", ("0", "1")),
         ("path,label,class\na,0,\nb,1,\n", ("0", "1")),

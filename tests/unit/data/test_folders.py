@@ -1,4 +1,4 @@
-"""The files of folders with links, loops and what is no file."""
+"""The files of folders with links, loops and what is not a file."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Each experiment explains itself when it is run as a script; what is no experiment is refused with the command."""
+"""Each experiment explains itself when it is run as a script; what is not an experiment is refused with the command."""
 
 import pathlib
 import runpy
@@ -30,7 +30,7 @@ def test_an_experiment_run_as_a_script_says_how_to_launch_it(path, capsys, monke
         runpy.run_path(str(path), run_name="__main__")
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {path} is no script") and f"{COMMAND}{path} --workdir=" in line
+    assert line.startswith(f"error: {path} is not a script") and f"{COMMAND}{path} --workdir=" in line
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

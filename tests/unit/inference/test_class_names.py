@@ -89,7 +89,7 @@ def test_what_has_no_names_is_one_line(make, message, installed):
 
 @pytest.mark.parametrize("source", ["products.npz", "https://example.org/w.pth", None])
 def test_names_that_only_their_number_tells_are_a_guess(source, tmp_path, installed, monkeypatch):
-    """A thousand products are no tench; a package that is not there is told instead of a guess."""
+    """A thousand products are not tench; a package that is not there is told instead of a guess."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "products.npz").write_bytes(b"")
     model = swin()

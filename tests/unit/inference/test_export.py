@@ -148,13 +148,13 @@ def test_what_cannot_be_exported_is_one_line(swin, tmp_path, monkeypatch):
 
     refused("is a folder; name a file in it, .*model.stablehlo", path=tmp_path)
     refused("there is no folder", path=tmp_path / "no" / "x")
-    refused("weights='int8' is none of", weights="int8")
+    refused("weights='int8' is not one of", weights="int8")
     refused("is a Swin or .* or an IRSE or an E4E or .*, not a VisionTransformer", model=VisionTransformer(embed_dim=8))
     refused("must be some of .*'rocm'", platforms=["abacus"])
     refused("must be some of", platforms=[])
     refused("must be some of", platforms=5)
     for wrong in (None, "", 5):
-        refused(f"path={wrong!r} is no path of a file", path=wrong)
+        refused(f"path={wrong!r} is not the path of a file", path=wrong)
     refused("image_size=.*must be a whole number, at least 1", image_size=(20, 0))
     monkeypatch.setattr(export, "_LARGEST", 3999)
     refused(r"GiB of weights are more than the 2 GiB of such a file; .*weights='bfloat16'")

@@ -75,7 +75,7 @@ def test_pictures_are_indexed_and_unreadable_ones_named(folder):
     assert found.names == ("0.png", "1.png", "2.png", "3.png", "4.png", "5.png", os.path.join("sub", "6.png"))
     np.testing.assert_array_equal(found.features, [[10.0 * (i + 1), 1] for i in range(7)])
     assert found.complete and found.root == str(folder)
-    assert len(unreadable) == 1 and "broken.png (UnreadableError: it is no picture" in unreadable[0]
+    assert len(unreadable) == 1 and "broken.png (UnreadableError: it is not a picture" in unreadable[0]
 
 
 def test_an_index_is_saved_and_loaded(folder, tmp_path):
@@ -238,8 +238,8 @@ def test_a_query_is_a_picture_or_a_text(folder, monkeypatch):
     for path, message in {
         "sub": "sub is a folder; give a text or one picture",
         "~": "~ is a folder",
-        "LICENSE": "LICENSE is a file but no picture that can be read; to search for the word",
-        "broken.png": "no picture that can be read",
+        "LICENSE": "LICENSE is a file but not a picture that can be read; to search for the word",
+        "broken.png": "not a picture that can be read",
         **{path: f"there is no picture {path}" for path in ("nope.gif", "NOPE.JPEG", "a.heic", "~/x", "./x", "/x/y")},
     }.items():
         with pytest.raises(UserError, match=message):

@@ -69,10 +69,10 @@ def test_slopes_are_of_channels():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        (dict(blocks=((8, 8, 1), (16, 32, 1))), "are no stages"),
-        (dict(blocks=((8, 8, 1), (8, 8, 1))), "are no stages"),
-        (dict(blocks=()), "are no stages"),
-        (dict(image_size=18), "image_size=18 is no multiple of 4"),
+        (dict(blocks=((8, 8, 1), (16, 32, 1))), "are not stages"),
+        (dict(blocks=((8, 8, 1), (8, 8, 1))), "are not stages"),
+        (dict(blocks=()), "are not stages"),
+        (dict(image_size=18), "image_size=18 is not a multiple of 4"),
         (dict(channel_order="rbg"), "channel_order='rbg' must be 'rgb' or 'bgr'"),
     ],
 )

@@ -115,7 +115,7 @@ def test_upsample_repeats_cells_and_names_what_does_not_divide():
 
 
 def test_the_loss_is_the_mean_over_all_masked_pixels_of_the_batch():
-    """Images with more masked pixels count more: it is no mean of means."""
+    """Images with more masked pixels count more: it is not a mean of means."""
     rng = np.random.default_rng(0)
     predicted, target = rng.normal(size=(2, 3, 6, 6, 3)).astype(np.float32)
     mask = np.zeros((3, 6, 6), np.uint8)

@@ -187,7 +187,7 @@ def start(model, shape, dtype=jnp.float32):
         (lambda m, v: start(Generator(**TINY, resampling="fast"), (1, 512)), "resampling='fast'"),
         (lambda m, v: start(Discriminator(**TINY), (3, 8, 8, 3), jnp.uint8), "uint8"),
         (lambda m, v: start(Discriminator(**TINY), (3, 16, 16, 3)), r"\(3, 16, 16, 3\)"),
-        (lambda m, v: start(Discriminator(**TINY), (6, 8, 8, 3)), "no multiple of"),
+        (lambda m, v: start(Discriminator(**TINY), (6, 8, 8, 3)), "not a multiple of"),
         (lambda m, v: start(Discriminator(**TINY, architecture="skip"), (1, 8, 8, 3)), "skip"),
     ],
 )  # fmt: skip

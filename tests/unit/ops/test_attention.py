@@ -59,5 +59,5 @@ def test_one_window_at_a_time_needs_the_memory_of_one_window():
 
 
 def test_an_unknown_implementation_names_those_that_exist():
-    with pytest.raises(ValueError, match="'flesh' is none of .*'sequential'"):
+    with pytest.raises(ValueError, match="'flesh' is not one of .*'sequential'"):
         attention.window_attention(jnp.zeros((1, 4, 3, 1, 2)), jnp.zeros((1, 1, 4, 4)), implementation="flesh")

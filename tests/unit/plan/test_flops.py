@@ -66,7 +66,7 @@ def test_a_forward_pass_is_what_the_model_says(scan):
         num_classes=10, image_size=32, embed_dim=16, depths=(4, 4), num_heads=(2, 4), window_size=4, scan=scan
     )
     found = flops.count(model.apply, swin.param_shapes(model), array(2, 32, 32, 3))
-    # The official count has norms and pooling in it, which are no products.
+    # The official count has norms and pooling in it, which are not products.
     assert found == pytest.approx(2 * 2 * model.flops(), rel=0.03) and found < 4 * model.flops()
 
 

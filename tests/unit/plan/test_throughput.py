@@ -134,7 +134,7 @@ def test_micro_batches_must_divide_it():
     [
         (["--throughput", "--predict=images"], "--predict and --throughput are two commands"),
         (["--throughput_batch_sizes=4"], "is for --throughput"),
-        (["--throughput", "--throughput_batch_sizes=x"], "is no batch size"),
+        (["--throughput", "--throughput_batch_sizes=x"], "is not a batch size"),
         (["--througput"], "did you mean --throughput"),
     ],
 )

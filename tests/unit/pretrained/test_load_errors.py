@@ -117,7 +117,7 @@ def test_nothing_and_folders_that_are_none_say_what_is_missing(tmp_path):
         assert f"{tmp_path} is a directory {wanted}" in refusal(load, weights=tmp_path, **arguments)
     assert wanted in refusal(preprocess, tmp_path)
     missing = tmp_path / "swin_tiny.pth"
-    assert f"{missing} is no file, no workdir and no official weights" in refusal(load, weights=missing)
+    assert f"{missing} is not a file, a workdir or the name of official weights" in refusal(load, weights=missing)
     (tmp_path / "config.json").write_text("{")
     assert f"{tmp_path}/config.json cannot be read" in refusal(load, weights=tmp_path)
 
@@ -240,10 +240,10 @@ def test_resize_is_one_of_the_familys_choices_wherever_it_is_given(file, tmp_pat
     path = file(convert_swin.official_shapes(Swin(**TINY)))
     names = {"swin_tiny_patch4_window7_224": "'bicubic', 'geometric'", "ViT-B/32": "'bilinear', 'bicubic'"}
     for name, choices in names.items():
-        assert refusal(load, name, resize="linear") == f"resize='linear' is none of {choices}"
+        assert refusal(load, name, resize="linear") == f"resize='linear' is not one of {choices}"
     assert refusal(load, VIDEO_V1, resize="geometric") == "resize='geometric' is not 'bicubic'"
     for resize in ("linear", 3, "", ["bicubic"]):
-        assert f"resize={resize!r} is none of 'bicubic'" in refusal(load, weights=path, resize=resize)
+        assert f"resize={resize!r} is not one of 'bicubic'" in refusal(load, weights=path, resize=resize)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"task.model.fn": "swin_jax.models.swin.Swin"}')
     assert refusal(load, weights=tmp_path / "run", resize="bilinear").endswith("none of 'bicubic', 'geometric'")

@@ -1,4 +1,4 @@
-"""A damaged checkpoint is passed over and never lost; trouble and mistakes are no damage."""
+"""A damaged checkpoint is passed over and never lost; trouble and mistakes are not damage."""
 
 import json
 import os

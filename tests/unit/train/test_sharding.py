@@ -140,7 +140,7 @@ def test_zero_1_goes_with_fsdp_and_tensor(shapes, monkeypatch):
     assert found["params/layers_1/blocks_0/mlp/fc1/kernel"] == P("fsdp", "tensor")
     assert found["ema/layers_1/blocks_0/mlp/fc1/kernel"] == P("fsdp", ("tensor", "data"))  # 16 x 64: 8 and 32 left
     assert found["ema/layers_1/blocks_0/attn/qkv/kernel"] == P(("fsdp", "data"), None, "tensor", None)
-    with pytest.raises(UserError, match="opt_axis='dat' is none of the mesh's axes data, fsdp, tensor"):
+    with pytest.raises(UserError, match="opt_axis='dat' is not one of the mesh's axes data, fsdp, tensor"):
         Partition(opt_axis="dat")
 
 

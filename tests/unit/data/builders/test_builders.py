@@ -149,7 +149,7 @@ def test_imagenet2012_names_the_missing_file(tmp_path, missing, message):
 def test_imagenet2012_refuses_validation_images_without_a_label(tmp_path):
     official_source(tmp_path)
     (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(tar_bytes({"ILSVRC2012_val_00000005.JPEG": jpeg(5)}))
-    with pytest.raises(UserError, match="ILSVRC2012_val_00000005.JPEG is none of the 4 validation images"):
+    with pytest.raises(UserError, match="ILSVRC2012_val_00000005.JPEG is not one of the 4 validation images"):
         imagenet2012.build(str(tmp_path / "data"), str(tmp_path))
     with pytest.raises(UserError, match="no data set imagenet2012"):
         sources.tfds("imagenet2012", "train", str(tmp_path / "data"))

@@ -184,7 +184,7 @@ def test_a_stopped_run_goes_on_with_the_next_clip(tmp_path, packages, monkeypatc
 
 def test_packages_are_checked(tmp_path, packages):
     folder, arguments = packages
-    with pytest.raises(UserError, match="anim-9 is none of anim-1, anim-2 or all"):
+    with pytest.raises(UserError, match="anim-9 is not one of anim-1, anim-2 or all"):
         build(tmp_path, packages, ("anim-1", "anim-9"))
     with pytest.raises(UserError, match="no action that a man, a woman and a person show"):
         bath = {f"assets/1f6c0{tone}.webp": animation() for tone in TONES}

@@ -45,7 +45,7 @@ def test_sources_are_chosen_by_vendor_and_concept():
         assert chosen.class_names == both.class_names
     with pytest.raises(UserError, match="no vendor 'apple'; they have noto"):
         emoji._select(both, ("apple",), "all", False)
-    with pytest.raises(UserError, match="concepts='new' is none of"):
+    with pytest.raises(UserError, match="concepts='new' is not one of"):
         emoji.emoji(None, concepts="new")
 
 

@@ -108,7 +108,7 @@ GOOD = turned((60, 50), 60, 0.0)
         (GOOD[:4], r"of shape \(4, 2\): 5 or 68 points"),
         (GOOD.T, r"of shape \(2, 5\): 5 or 68 points"),
         (GOOD[:, :1], r"of shape \(5, 1\): 5 or 68 points"),
-        ([1, [2, 3]], "landmarks are no numbers: 5 or 68 points"),
+        ([1, [2, 3]], "landmarks are not numbers: 5 or 68 points"),
         (np.where(FACE == 0, np.nan, GOOD), "not finite"),
         (np.full((5, 2), 40.0), "eyes or mouth lie on one another"),
         (GOOD[[1, 0, 2, 4, 3]], "go from left to right"),
@@ -134,5 +134,5 @@ def test_an_aligned_face_is_resized_and_a_picture_that_is_not_square_is_none():
     wanted = Image.fromarray(image).resize((10, 10), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(found["image"], wanted)
     assert found["label"] == 1
-    with pytest.raises(UnreadableError, match="20 x 18 pixels are no aligned face"):
+    with pytest.raises(UnreadableError, match="20 x 18 pixels are not an aligned face"):
         face_transform(10)({"image": image[:18], "label": 1})

@@ -117,7 +117,7 @@ def test_what_is_missing_or_wrong_is_one_line(tmp_path, imagenet):
     whole = (imagenet / "train.zip").read_bytes()
     for damaged in (b"", b"no zip", whole[:-10], whole[: len(whole) // 2]):
         (tmp_path / "damaged.zip").write_bytes(damaged)
-        with pytest.raises(UserError, match="damaged.zip is no whole zip") as error:
+        with pytest.raises(UserError, match="damaged.zip is not a whole zip") as error:
             archives.image_zip(str(tmp_path / "damaged.zip"))
         assert "\n" not in str(error.value)
 
@@ -169,7 +169,7 @@ def test_a_directory_that_does_not_fit_its_members_is_damage_of_a_record(tmp_pat
     try:
         source = archives.image_zip(edited(tmp_path / "x.zip", offset, layout, value))
     except UserError as error:
-        assert "no whole zip" in str(error)
+        assert "not a whole zip" in str(error)
         return
     with pytest.raises(UnreadableError):
         source[0]

@@ -19,9 +19,9 @@ PROBLEMS = {
     "empty.png": "it is empty",
     "large.png": "60 x 50 pixels, more than the limit",
     "lost.jpg": "No such file",
-    "script.jpg": "no picture in a format",
+    "script.jpg": "not a picture in a supported format",
     "stripe.png": "would be resized to",
-    "text.gif": "no picture in a format",
+    "text.gif": "not a picture in a supported format",
 }
 
 
@@ -155,11 +155,11 @@ def test_good_pictures_exit_with_0_and_wrong_use_is_told_in_a_line(folder, tmp_p
         (["--archive="], "is empty"),
         ([f"--folder={write(tmp_path / 'x.zip', b'PK')}"], "--archive= for a .zip"),
         ([f"--folder={write(tmp_path / 'x.csv', b'a,b')}"], "--annotations= for a list"),
-        ([f"--archive={tmp_path}/x.zip"], "is no whole zip archive"),
+        ([f"--archive={tmp_path}/x.zip"], "is not a whole zip archive"),
         ([f"--annotations={tmp_path}/x.csv"], "its first image, a, is not in"),
         ([f"--folder={one}", "--data_prefix=x"], "goes with --annotations"),
-        ([f"--folder={one}", f"--report={tmp_path}"], "it is no file"),
-        ([f"--folder={one}", f"--report={pipe(tmp_path / 'pipe')}"], "it is no file"),
+        ([f"--folder={one}", f"--report={tmp_path}"], "it is not a file"),
+        ([f"--folder={one}", f"--report={pipe(tmp_path / 'pipe')}"], "it is not a file"),
         *(
             ([f"--folder={one}", f"--report={write(tmp_path / f'{n}.jsonl', data)}"], "is not the report of a scan")
             for n, data in enumerate(

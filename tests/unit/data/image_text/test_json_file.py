@@ -126,7 +126,7 @@ def test_rows_that_cannot_be_read(folder):
     wrong[6]["filepath"] = ["val"]
     source = json_file(write(folder, value))
     assert source[0]["text"] == captions(0)
-    messages = ("no caption", "no caption", "", "not a path", "no text but 5", "no caption", "not a path")
+    messages = ("no caption", "no caption", "", "not a path", "not text but 5", "no caption", "not a path")
     for index, message in enumerate(messages, 1):
         if message:
             with pytest.raises(UnreadableError, match=message):

@@ -183,7 +183,7 @@ def test_a_list_within_a_field_is_several_captions(folder, field, texts):
 
 
 def test_a_list_of_captions_with_something_else_is_unreadable(folder):
-    with pytest.raises(UnreadableError, match="caption 2 of 'caption' is no text but 2"):
+    with pytest.raises(UnreadableError, match="caption 2 of 'caption' is not text but 2"):
         lists.table(write(folder, "image,caption\na.png,\"['one', 2]\"\n"))[0]
 
 

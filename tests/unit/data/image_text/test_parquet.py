@@ -99,7 +99,7 @@ def test_a_damaged_group_of_rows_is_unreadable(tmp_path):
     source = lists.table(path)
     (tmp_path / "x.parquet").write_bytes(data)
     assert source[0]["text"] == ("a",)
-    with pytest.raises(UnreadableError, match="no parquet file that can be read"):
+    with pytest.raises(UnreadableError, match="not a parquet file that can be read"):
         source[2]
 
 
@@ -116,7 +116,7 @@ def test_what_is_wrong_is_one_line(tmp_path, monkeypatch):
     data = (tmp_path / "x.parquet").read_bytes()
     for torn in (b"", data[:20], data[:-9], b"PAR1" + bytes(40) + b"PAR1"):
         (tmp_path / "x.parquet").write_bytes(torn)
-        with pytest.raises(UserError, match="no parquet file that can be read [^\n]*$"):
+        with pytest.raises(UserError, match="not a parquet file that can be read [^\n]*$"):
             lists.table(path)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UserError, match=r"pip install -e '.\[parquet\]'"):

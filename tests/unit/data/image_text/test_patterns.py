@@ -1,4 +1,4 @@
-"""Patterns of shards: as a shell expands them, except that a name which exists is no pattern."""
+"""Patterns of shards: as a shell expands them, except that a name which exists is not a pattern."""
 
 import os
 

@@ -275,7 +275,7 @@ def test_no_pattern(patterns):
         (b"{}", "no key 'text'; it has none"),
         (b"[]", "not a JSON object"),
         (b'{"text": null}', "no caption"),
-        (b'{"text": ["a", 5]}', "caption 2 of 'text' is no text but 5"),
+        (b'{"text": ["a", 5]}', "caption 2 of 'text' is not text but 5"),
         (b'{"text": "a", "n": ' + b"[" * 100_000, "not JSON that can be read"),
         (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "not JSON that can be read"),
         (b'{"text": "a", "text": "b"}', "the key 'text' is there twice"),

@@ -196,7 +196,7 @@ def test_variable_frame_rate_is_noticed(folder, plain):
 
 BROKEN = {
     "empty.mp4": (lambda path: path.write_bytes(b"") and path, "not a video file"),
-    "text.mp4": (lambda path: path.write_text("this is no video\n" * 100) and path, "not a video file"),
+    "text.mp4": (lambda path: path.write_text("this is not a video\n" * 100) and path, "not a video file"),
     "audio.mp4": (video_files.make_audio, "no video stream, only audio"),
     "no_frames.mp4": (video_files.make_without_frames, "the video has no frames"),
     "no_block.mkv": (video_files.make_without_frames, "ends before its first frame"),

@@ -101,7 +101,7 @@ def flv(data, count):
     names = b"".join(b"\0\1a" + values[index % 8] for index in range(8)) + b"\0\1a\6" * (count - 8)
     script = b"\2\0\nonMetaData\x08\0\0\0\0" + names + b"\0\0\x09"
     tag = b"\x12" + struct.pack(">I", len(script))[1:] + bytes(7) + script + struct.pack(">I", len(script) + 11)
-    start = data.index(b"\x12", 13)  # the writer's own tags are no metadata from here on
+    start = data.index(b"\x12", 13)  # the writer's own tags are not metadata from here on
     return data[:13] + tag + data[13:start] + b"\x0f" + data[start + 1 :]
 
 

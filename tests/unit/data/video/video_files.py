@@ -106,7 +106,7 @@ def damage(source, target, share=0.5, count=200) -> str:
 
 
 def damage_picture(source, target) -> str:
-    """Copies a file with the last third of its largest packet changed, which is no header."""
+    """Copies a file with the last third of its largest packet changed, which is not a header."""
     with av.open(str(source)) as container:
         packet = max(container.demux(video=0), key=lambda packet: packet.size)
         start, third = packet.pos + 2 * packet.size // 3, packet.size // 3

@@ -64,8 +64,8 @@ def test_seeds_draw_what_each_draws_by_itself():
         ("seeds:", "seeds are numbers and ranges, such as seeds:0-9,12"),
         ("seeds:a", "seeds are numbers and ranges"),
         ("seeds:1-", "seeds are numbers and ranges"),
-        ("seeds:9-3", "9-3 is no range of seeds below"),
-        ("seeds:4294967296", "4294967296 is no range of seeds below"),
+        ("seeds:9-3", "9-3 is not a range of seeds below"),
+        ("seeds:4294967296", "4294967296 is not a range of seeds below"),
         ("seeds:0-4000000000", "more than 100000 seeds"),
     ],
 )
@@ -164,7 +164,7 @@ def test_landmarks_beside_a_picture_cut_the_face_out(tmp_path):
     "text, match",
     [
         ("[[1, 2]]", "face.json: landmarks are of shape"),
-        ('{"name": "x"}', "face.json: landmarks are no numbers"),
+        ('{"name": "x"}', "face.json: landmarks are not numbers"),
         ("[[1, 2", "face.json cannot be read"),
     ],
 )
@@ -182,7 +182,7 @@ def test_landmarks_of_another_picture_name_it(tmp_path):
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
-    refused("a.png cannot be read: it is no picture", sources.check_pictures, sources.find(str(tmp_path)))
+    refused("a.png cannot be read: it is not a picture", sources.check_pictures, sources.find(str(tmp_path)))
     data = picture(tmp_path / "b.png", 64, 64).read_bytes()
     (tmp_path / "a.png").write_bytes(data[: len(data) - 30])
     refused("a.png cannot be read", read, tmp_path / "a.png", Inverter())
@@ -194,7 +194,7 @@ def test_a_small_picture_is_enlarged_and_a_warning_says_so(tmp_path):
 
 
 def test_a_source_that_is_none_is_refused(tmp_path, latents):
-    refused("is no folder, no file and no list of seeds", sources.find, str(tmp_path / "nothing"))
+    refused("is not a folder, a file or a list of seeds", sources.find, str(tmp_path / "nothing"))
     refused("holds no pictures and no latents", sources.find, str(tmp_path))
     picture(tmp_path / "a.png")
     np.save(tmp_path / "a.npy", latents)

@@ -376,11 +376,11 @@ def test_attention_maps_can_be_kept(vit):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        (VIT | dict(act="relu"), "act='relu' is none of"),
+        (VIT | dict(act="relu"), "act='relu' is not one of"),
         (VIT | dict(remat="some"), "remat"),
         (VIT | dict(text_heads=3), "3 heads do not divide"),
-        (VIT | dict(patch_size=7), "no multiple of patch_size"),
-        (RESNET | dict(image_size=40), "no multiple of 32"),
+        (VIT | dict(patch_size=7), "not a multiple of patch_size"),
+        (RESNET | dict(image_size=40), "not a multiple of 32"),
         (RESNET | dict(vision_layers=(1, 1)), "four stages"),
         (RESNET | dict(vision_heads=5), "5 heads do not divide"),
     ],

@@ -110,7 +110,7 @@ def test_a_face_is_prepared_to_the_networks_range(state_dict, tmp_path):
     assert image.shape == (1, 12, 12, 3) and (image == 1).all()
     features = loader.predict(model, variables, {"image": image}, lambda pixels: pixels)["features"]
     np.testing.assert_allclose(np.linalg.norm(features), 1, atol=1e-5)
-    assert "30 x 20 pixels are no aligned face" in refusal(prepared, np.zeros((20, 30, 3), np.uint8))
+    assert "30 x 20 pixels are not an aligned face" in refusal(prepared, np.zeros((20, 30, 3), np.uint8))
     facts = swin_jax.export(model, variables, tmp_path / "face.stablehlo", platforms=("cpu",))
     assert facts["outputs"] == {"features": "float32 (b, 5)"}
 

@@ -241,7 +241,7 @@ def test_load_preprocess_and_init_from_refuse_alike(tmp_path):
 
 
 def test_what_a_fragment_leaves_out_comes_from_the_arrays(tmp_path):
-    """A config without the width, which isn't the default's, is no whole one: its other defaults tell nothing."""
+    """A config without the width, which isn't the default's, is not a complete one: its other defaults tell nothing."""
     folder(tmp_path, OPEN, {"model_cfg": {"quick_gelu": True}})
     model, _ = load(weights=tmp_path, vision_heads=3, text_heads=4)
     assert model.text.act == "quick_gelu"
@@ -304,8 +304,8 @@ def test_an_index_that_does_not_fit_its_files_is_refused(tmp_path):
     bad = {
         "lists no weights": {"metadata": {}},
         "lists no weights ": {"weight_map": []},
-        "no file beside it": {"weight_map": {first: f"../{file}"}},
-        "no file beside it ": {"weight_map": {first: 3}},
+        "not a file beside it": {"weight_map": {first: f"../{file}"}},
+        "not a file beside it ": {"weight_map": {first: 3}},
         "which is missing": {"weight_map": good["weight_map"] | {first: "model-00009-of-00003.safetensors"}},
         "more.weight, which is not in it": {"weight_map": good["weight_map"] | {"more.weight": file}},
         f"no {first}, which is in it": {"weight_map": {k: v for k, v in good["weight_map"].items() if k != first}},

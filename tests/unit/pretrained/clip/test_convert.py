@@ -178,7 +178,7 @@ def test_starting_from_weights_of_another_activation_is_an_error(tmp_path):
     model = make_clip(**VIT, act="quick_gelu")
     weights = random_weights(model)
     start = clip_finetune.pretrained()
-    np.savez(tmp_path / "laion_small.npz", **weights)  # its name is no evidence
+    np.savez(tmp_path / "laion_small.npz", **weights)  # its name is not evidence
     with pytest.warns(UserWarning, match="nothing tells which activation .*laion.* the model's, quick_gelu, is taken"):
         variables = start(tmp_path / "laion_small.npz", model)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": False}}))
@@ -298,7 +298,7 @@ def test_archives_that_want_more_than_weights_are_refused(tmp_path):
     module = b"c__torch__.m\nCLIP\n"
     for payload in (
         b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.",
-        b"\x80\x02" + module + b")\x81K\x01b.",  # a state that is no dict
+        b"\x80\x02" + module + b")\x81K\x01b.",  # a state that is not a dict
         b"\x80\x02" + module + b"}b.",  # a state for the class itself
         b"\x80\x02" + module + b")\x81q\x00}X\x01\x00\x00\x00ah\x00sb.",  # a module that holds itself
         b"\x80\x02" + module + b")\x81}b.",  # no arrays at all

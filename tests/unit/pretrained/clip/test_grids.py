@@ -118,6 +118,6 @@ def test_features_and_errors_have_the_rectangle():
     assert maps.shape == (1, 2, 3, 64)
     with pytest.raises(UserError, match=r"\(B, 8, 12, 3\)"):
         jax.eval_shape(lambda v: model.visual.apply(v, image.transpose(0, 2, 1, 3)), visual)
-    for size, wrong in (((8, 13), "no multiple of patch_size=4"), ((0, 8), "image_size="), (3, "no multiple of")):
+    for size, wrong in (((8, 13), "not a multiple of patch_size=4"), ((0, 8), "image_size="), (3, "not a multiple of")):
         with pytest.raises(UserError, match=wrong):
             jax.eval_shape(make_clip(**VIT, image_size=size).init, jax.random.key(0), image, text)

@@ -163,7 +163,7 @@ def test_parameters_have_the_models_dtype_but_for_scale_and_statistics():
     "arguments, message",
     [
         (dict(name="ViT-B/32", window_size=3), "^make_clip has no argument 'window_size'"),
-        (dict(name="ViT-B/32", vision_width=8, weights="absent.pt"), "no file, no workdir and no official weights"),
+        (dict(name="ViT-B/32", vision_width=8, weights="absent.pt"), "not a file, a workdir or the name of official"),
         (dict(name="ViT-B/32", weights="."), "nor a folder as the hub keeps it"),
         (dict(name="ViT-B/23"), "nearest name is 'ViT-B/32'"),
         (dict(weights="weights.npz", window_size=3), "^make_clip has no argument 'window_size'"),

@@ -87,11 +87,11 @@ def test_texts_are_cut_where_the_tokenizer_cuts_them(length, context, tmp_path):
 @pytest.mark.parametrize(
     "name, text, message",
     [
-        ("tokenizer_config", '{"model_max_length": "77"}', "model_max_length='77' is no number of tokens"),
+        ("tokenizer_config", '{"model_max_length": "77"}', "model_max_length='77' is not a number of tokens"),
         ("tokenizer_config", '{"model_max_length": 2}', "model_max_length=2 must be a whole number, at least 3"),
         ("tokenizer_config", "{", "cannot be read"),
         ("tokenizer", "[]", "holds a list"),
-        ("vocab", '{"a": "b"}', "what are no ids"),
+        ("vocab", '{"a": "b"}', "values that are not ids"),
     ],
 )
 def test_a_tokenizer_that_cannot_be_read_is_named(name, text, message, tmp_path):

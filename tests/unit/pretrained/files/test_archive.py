@@ -1,4 +1,4 @@
-"""Archives of `numpy.savez`: members that are no arrays are one line, whatever stands in them."""
+"""Archives of `numpy.savez`: members that are not arrays are one line, whatever stands in them."""
 
 import io
 import struct

@@ -138,7 +138,7 @@ def test_inner_files_hold_storages_and_no_inner_files(tmp_path):
     no_file = b"\x80\x02" + wrapped(b"\x80\x02N.") + b"."
     for payload, match in (
         (deep, "torch.storage._load_from_bytes"),
-        (no_bytes, "no bytes"),
+        (no_bytes, "not bytes"),
         (no_file, "inside a pickle that is none"),
     ):
         (tmp_path / "a.pkl").write_bytes(payload)

@@ -31,7 +31,7 @@ HEADERS = {
     "another dtype's size": ({"a": entry(0, 8, "F16", [2])}, 8),
     "an unknown dtype": ({"a": entry(0, 4, "F33")}, 4),
     "a dtype that is a list": ({"a": entry(0, 4, ["F32"])}, 4),
-    "a side that is no whole number": ({"a": entry(0, 4, shape=[1.0])}, 4),
+    "a side that is not a whole number": ({"a": entry(0, 4, shape=[1.0])}, 4),
     "a side that is a truth value": ({"a": entry(0, 4, shape=[True])}, 4),
     "a huge side": ({"a": entry(0, 0, shape=[0, 2**70])}, 0),
     "many huge sides": ({"a": entry(0, 4, shape=[2**62] * 100_000)}, 4),

@@ -201,7 +201,7 @@ def test_arrays_that_do_not_fit_are_named_as_in_the_file():
     refused("no to_rgb1.conv.weight", _without(arrays, "to_rgb1.conv.weight"), model)
     many = {k: v for k, v in arrays.items() if not k.endswith(("activate.bias", "modulation.bias"))}
     refused(r"13 missing \(.* \.\.\.\)", many, model)
-    refused("no filter", arrays | {"convs.0.conv.blur.kernel": stylegan2.FILTER}, model)
+    refused("not a filter", arrays | {"convs.0.conv.blur.kernel": stylegan2.FILTER}, model)
     refused(
         "resolution=24 must be a power of two",
         stylegan2.official(GENERATOR) | {"synthesis.b24.conv1.weight": np.ones(1)},

@@ -74,7 +74,7 @@ def test_another_window_needs_a_choice_and_gets_the_choices():
         finetune.remap(state_dict, make(5, image_size=4))
     with pytest.raises(UserError, match="for another image size; choose resize='bicubic'"):
         finetune.remap(random_state(make(5, ape=True)), make(5, ape=True, image_size=16))
-    with pytest.raises(UserError, match="resize='cubic' is none of 'bicubic', 'geometric'"):
+    with pytest.raises(UserError, match="resize='cubic' is not one of 'bicubic', 'geometric'"):
         finetune.remap(state_dict, make(5), "cubic")
 
 

@@ -181,7 +181,7 @@ def test_inflation_of_version_2_adds_a_silent_axis():
 
 @pytest.mark.parametrize("arguments", [dict(patch="middle"), dict(bias="broadcast")])
 def test_unknown_choices_of_inflation_are_named(arguments, model, image_weights):
-    with pytest.raises(UserError, match="is none of"):
+    with pytest.raises(UserError, match="is not one of"):
         convert.inflate(image_weights, model, **arguments)
 
 
