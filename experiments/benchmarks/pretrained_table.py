@@ -248,7 +248,7 @@ SECTIONS = (
     ),
     Section(
         "StyleGAN2 discriminators",
-        "They lie in the same files as the generators.",
+        "They are in the same files as the generators.",
         stylegan2.DISCRIMINATOR_FAMILY,
         file_origin(NVIDIA),
     ),

@@ -133,7 +133,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data_dir", default=tfds_directory.default_data_dir(), help="where data sets lie"
+        "--data_dir", default=tfds_directory.default_data_dir(), help="folder of the data sets"
     )
     parser.add_argument("--config", default="anim_3", help="of the data set emoji_actions")
     parser.add_argument("--draws", type=int, default=50, help="of every training clip")

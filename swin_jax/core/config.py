@@ -265,7 +265,7 @@ def module(file: str) -> types.ModuleType:
     """
     path = pathlib.Path(file)
     if path.is_dir():
-        raise UserError(f"{file!r} is a folder, no experiment file; {LAUNCH}")
+        raise UserError(f"{file!r} is a folder, not an experiment file; {LAUNCH}")
     if not path.is_file():
         raise UserError(f"no experiment file {file!r}{_nearest_file(path)}; {LAUNCH}")
     if path.suffix != ".py":

@@ -64,7 +64,7 @@ def read_names(file: str) -> tuple[str, ...]:
             f"{file} must list class names, or map them to their labels, which count up from 0"
         )
     if not names:
-        raise UserError(f"{file} names no classes; it holds one name a line, in label order")
+        raise UserError(f"{file} lists no classes; it must have one name per line, in label order")
     return composed(names)
 
 
@@ -117,7 +117,7 @@ def _names_of_lines(file: str, text: str) -> tuple[str, ...] | None:
     if found and 0 not in found:
         raise UserError(
             f"{file} counts its classes from 1: write one name a line, in the order of labels "
-            "from 0 (names that begin with a number stand in a .json, as a list)"
+            "from 0 (names that begin with a number go into a .json, as a list)"
         )
     if found:
         return tuple(found[label] for label in range(len(found)))
@@ -244,7 +244,7 @@ def map_data(
             return data, found.said
         raise UserError(
             f"{whose} has the classes of {of} in another order, "
-            "and its data no method `with_classes`"
+            "and its data has no method `with_classes`"
         )
     return data.with_classes(found.index, tuple(reference)), found.said
 

@@ -40,7 +40,7 @@ def parse_json(text: str | bytes) -> Any:
     one of its values would be lost.
 
     Raises:
-        ValueError: No JSON, or a key that is there twice, integers of thousands of digits.
+        ValueError: No JSON, or a key that appears twice, integers of thousands of digits.
         RecursionError: It is nested too deeply.
     """
     return json.loads(text, object_pairs_hook=_unique)
@@ -51,7 +51,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(
-            f"the key {next(key for key in keys if keys.count(key) > 1)[:40]!r} is there twice"
+            f"the key {next(key for key in keys if keys.count(key) > 1)[:40]!r} appears twice"
         )
     return found
 

@@ -77,7 +77,7 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
     entries = _entries(file)
     if not isinstance(entries, Annotations):
         if not entries:
-            raise UserError(f"{file} names no files")
+            raise UserError(f"{file} lists no files")
         refuse_double(entries)
         entries = numbered(file, entries, class_names, num_classes)
     return replace(entries, paths=with_slashes(entries.paths))
@@ -172,7 +172,7 @@ def _from_line(place: str, line: str) -> Entry:
     if len(parts) == 2 and re.search(r"(\.\w+|^\S+)(\s+\d+)+$", parts[0].strip()):
         raise UserError(
             f"{place}: write `path label`, not a third field, {short(repr(line))}; "
-            "several labels stand as `path 1,3`"
+            "several labels are written `path 1,3`"
         )
     if len(parts) != 2 or not parts[0].strip():
         raise UserError(f"{place}: write `path label`, not {short(repr(line))}")

@@ -197,7 +197,7 @@ def refuse_names(place: str, names: Sequence[str]) -> None:
     if len(names) > 1 and are_splits(names):
         raise UserError(
             f"{place} holds splits, not classes: {', '.join(names)}; "
-            "read each of them by itself, or call them train and val"
+            "read each of them separately, or call them train and val"
         )
 
 

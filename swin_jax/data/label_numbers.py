@@ -92,14 +92,14 @@ def numbered(
 
 
 def refuse_double(entries: Sequence[Entry]) -> None:
-    """Raises UserError for a file that is there twice with different labels."""
+    """Raises UserError for a file that appears twice with different labels."""
     seen: dict[str, Entry] = {}
     for entry in entries:
         first = seen.setdefault(os.path.normpath(entry.path), entry)
         if set(first.labels) != set(entry.labels):
             raise UserError(
                 f"{entry.place}: {short(entry.path)} has other labels in {first.place}; "
-                "several labels of a file stand in one row, as 'cat;dog' or in a JSON list"
+                "several labels of a file go into one row, as 'cat;dog' or in a JSON list"
             )
 
 
@@ -121,7 +121,7 @@ def _check_labels(entries: Sequence[Entry]) -> None:
         if found := next((label for label in entry.labels if joined.get(label)), None):
             warn(
                 f"{entry.place}: {short(repr(found))} is taken for one class; "
-                "several labels stand as 'cat;dog'"
+                "several labels are written 'cat;dog'"
             )
             joined = {}
 

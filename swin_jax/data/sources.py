@@ -240,7 +240,9 @@ def image_folder(
         return listed
     if not os.path.isdir(folder):
         others = f", in {folder}.zip, or in a list {folder}.csv" if split else ""
-        raise UserError(f"there is no folder {folder}; images lie in {folder}/CLASS/*.jpg{others}")
+        raise UserError(
+            f"there is no folder {folder}; images belong in {folder}/CLASS/*.jpg{others}"
+        )
     if not names:
         raise UserError(
             f"{folder} has no class folders; it must hold one sub-folder of images for each class"

@@ -55,8 +55,7 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
     """
     if has_several(source):
         raise UserError(
-            "records with several labels have no number of their own for each class; "
-            "choose them by index"
+            "records with several labels cannot be counted by class; choose them by index"
         )
     labels = np.array([_label(source, index) for index in range(len(source))])
     if missing := int((labels == -1).sum()):

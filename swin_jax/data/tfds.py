@@ -148,7 +148,7 @@ def check_slices(split: str, known: Mapping[str, Any]) -> None:
         begin, end = part.from_ or 0, total if part.to is None else part.to
         if end <= begin:
             raise UserError(
-                f"the split {split!r} takes no records of {part.splitname!r}: of its {total} "
+                f"the split {split!r} selects no records of {part.splitname!r}: of its {total} "
                 f"records, the slice begins at {begin} and ends before {end}"
             )
 

@@ -108,7 +108,7 @@ def ranks(
     alone = np.flatnonzero(~np.isin(query_numbers, numbers))
     if len(alone) or not len(queries):
         raise UserError(
-            f"{len(alone)} of {len(queries)} queries have nothing to be found, "
+            f"{len(alone)} of {len(queries)} queries have no match to find, "
             f"the first is {alone[:1]}"
         )
     candidates, found = jnp.asarray(candidates), []

@@ -78,7 +78,7 @@ def classifier(
         )
     if cache is not None and not key:
         raise UserError(
-            "to cache a classifier, say what weights it is of: give the checksum as key"
+            "to cache a classifier, say which weights it belongs to: give their checksum as key"
         )
     texts, owner = _prompts(classes, templates)
     path = None

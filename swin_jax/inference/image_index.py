@@ -283,7 +283,7 @@ def picture_of(query: str) -> str | None:
         UserError: A folder, a path of no file, a file that is not a picture.
     """
     path = os.path.expanduser(query)
-    as_word = "to search for the word, write it with a blank behind it"
+    as_word = "to search for the word, write it with a blank after it"
     if os.path.isdir(path):
         raise UserError(f"{query} is a folder; give a text or one picture ({as_word})")
     if not os.path.isfile(path):

@@ -81,7 +81,7 @@ def load(path: str | os.PathLike) -> Index:
             return _index_of(stored)
     except _DAMAGE as error:
         raise UserError(f"{path} is not an index ({' '.join(str(error).split())[:300]})") from error
-    raise UserError(f"{path} is an index of another version; make it again")
+    raise UserError(f"{path} is an index of another version; rebuild it")
 
 
 def _index_of(stored: dict[str, np.ndarray]) -> Index:

@@ -35,7 +35,7 @@ class LPIPS(nn.Module):
     def setup(self):
         if len(self.widths) != len(self.depths):
             raise UserError(
-                f"widths={self.widths} and depths={self.depths} must be of as many stages"
+                f"widths={self.widths} and depths={self.depths} must be for the same stages"
             )
         layers: list[nn.Conv | None] = []
         for number, before, after in self.convolutions():

@@ -71,7 +71,7 @@ def devices(topology: chips.Topology) -> list[Any]:
         return list(topologies.get_topology_desc(**topology.compiler_options()).devices)
     except jax.errors.JaxRuntimeError as error:
         text = " ".join(str(error).split())
-        raise UserError(f"the TPU compiler makes no {topology.name}: {text[:200]}") from error
+        raise UserError(f"the TPU compiler does not know {topology.name}: {text[:200]}") from error
 
 
 def versions() -> dict[str, str]:

@@ -111,7 +111,7 @@ def _others_in(folder: Path) -> str:
     """Advice for the other files of weights in a folder; '' if there are none."""
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
     if parts := [name for name in names if re.search(r"-\d+-of-\d+\.", name)]:
-        return f"; {parts[0]} is a part of several, whose index ({_PLAIN[0]}{_INDEX}) is missing"
+        return f"; {parts[0]} is one part of several, whose index ({_PLAIN[0]}{_INDEX}) is missing"
     return f"; give one of its files, {', '.join(names[:3])}" if names else ""
 
 

@@ -113,7 +113,7 @@ def _no_model(overrides: dict, error: Exception) -> UserError:
     given = ", ".join(f"{key}={shown(value)}" for key, value in overrides.items())
     # Flax puts a model of many lines into some messages.
     text = re.split(r"\.? *\w+\(\s*# attributes|(?<=\.)\s", " ".join(str(error).split()))[0]
-    return UserError(f"{given} makes no model: {text[:200]}")
+    return UserError(f"{given} does not make a model: {text[:200]}")
 
 
 def make(family: Family, fields: dict, overrides: dict) -> nn.Module:
@@ -385,7 +385,9 @@ def recognize_family(arrays: Mapping[str, np.ndarray]) -> Family:
         )
     looks = recognize.foreign(arrays)
     titles = ", ".join(family.title for family in FAMILIES)
-    unknown = f"these weights are of no family that load() knows ({titles}): {_first(list(arrays))}"
+    unknown = (
+        f"these weights are not of a family that load() knows ({titles}): {_first(list(arrays))}"
+    )
     raise UserError(looks or f"{unknown}; take a file of one of these")
 
 

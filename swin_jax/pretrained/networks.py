@@ -51,7 +51,7 @@ def own_part(
     found = prefixes(names, needed)
     if not found:
         missing = [name for name in needed if name not in names]
-        raise UserError(f"these weights are of no {kind}: they lack {', '.join(missing)}")
+        raise UserError(f"these weights are not those of a {kind}: they lack {', '.join(missing)}")
     roots = [prefix.removesuffix(".") for prefix in found]
     chosen = choose.preferred(roots) if len(roots) > 1 else roots[0]
     if chosen is None:

@@ -326,11 +326,11 @@ def check_pixels(stored: str, prepared: Preparation, index: str) -> None:
     if told or not same_pixels(stored, prepared.replace(conversion="reference").fingerprint()):
         raise UserError(
             f"{index} is of pictures that were prepared otherwise; "
-            "make it again (for a run: --index=FOLDER)"
+            "rebuild it (for a run: --index=FOLDER)"
         )
     warn(
         f"{index} is of an earlier version, which read transparent pictures and those that a "
-        "camera turned as the reference does; make it again if it has such"
+        "camera turned as the reference does; rebuild it if it has such"
     )
 
 

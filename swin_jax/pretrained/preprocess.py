@@ -39,7 +39,7 @@ def preprocess(
         found = found.replace(**overrides)
     if found.assumed:
         warn(
-            f"nothing tells how this model's {found.input}s were prepared; assumed: "
+            f"it is unknown how this model's {found.input}s were prepared; assumed: "
             f"{found.assumptions()}. Give what differs to preprocess()",
         )
     return found

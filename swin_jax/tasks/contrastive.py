@@ -94,7 +94,7 @@ class Contrastive:
                 f"form={self.form!r} is not one of {FORMS}, or 'local' with the sigmoid loss"
             )
         if any(tower not in TOWERS for tower in self.locked):
-            raise UserError(f"locked={self.locked} has others than {TOWERS}")
+            raise UserError(f"locked={self.locked} has entries other than {TOWERS}")
         check_statistics(self.mean, self.std, self.channels)
         if self.sigmoid and self.model.logit_bias is None:
             raise UserError(

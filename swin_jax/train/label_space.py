@@ -167,7 +167,8 @@ def _calls_otherwise(data: Any, reference: Reference) -> bool:
 
 def _by_number(reference: Reference, whose: str) -> str:
     return (
-        f"{whose} calls all classes of {reference.owner} otherwise: its labels are taken by number"
+        f"{whose} calls all classes of {reference.owner} differently: "
+        "its labels are matched by number"
     )
 
 

@@ -67,7 +67,9 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
     except (ValueError, TypeError) as error:
         if not is_ours(error):
             raise
-        raise UserError(f"the config makes no task: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"the config does not make a task: {' '.join(str(error).split())}"
+        ) from error
     partition = configs.build(config.partition, "partition")
 
     def place(shapes):
@@ -102,7 +104,7 @@ def check_batch(config, placement: sharding.Placement) -> None:
         raise UserError(
             "mixup and CutMix pair neighbors in groups of task.mix_group = "
             f"{config.task.mix_group}: batch_size / accumulate is "
-            f"{config.batch_size // accumulate}, which is odd, or larger and no multiple of it"
+            f"{config.batch_size // accumulate}, which is odd, or larger and not a multiple of it"
         )
 
 

@@ -124,7 +124,7 @@ def test_what_cannot_fit_names_the_largest_tensors_and_the_knobs(plan):
         ("v9:2x2", (), "chip 'v9' is unknown; known are v4, v5e, v5p, v6e"),
         ("v5e:3x3", (), "there is no v5e slice of 3x3; there are 1x1, 2x2, 2x4"),
         ("v5e", (), "a topology is written like v5e:4x4 or v5p:4x4x4,slices=2, not 'v5e'"),
-        ("config", (), "the config names no topology; give one"),
+        ("config", (), "the config has no topology; give one"),
         ("v5e:2x4", ("--config.mesh.data=3",), "data=3, fsdp=1, tensor=1 does not fit 8 devices: 3 x 1 x 1 = 3"),
         ("v5e:2x2", ("--config.mesh.fsdp=-1",), "does not fit 4 devices: only one size may be -1"),
         ("v5e:2x2", ("--config.mesh.fsdp=0",), "--config.mesh.fsdp=0: it must be"),

@@ -356,8 +356,7 @@ def _verify(tarball: Path, sha512: str) -> None:
         and base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode() != sha512
     ):
         raise UserError(
-            f"{tarball} is not the file that it should be (its sha512 differs); "
-            "remove it and try again"
+            f"{tarball} is not the expected file (its sha512 differs); remove it and try again"
         )
 
 

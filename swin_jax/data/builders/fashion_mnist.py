@@ -106,7 +106,7 @@ def fetch(folder: Path) -> None:
             ) from error
         if hashlib.md5(data).hexdigest() != md5:
             raise UserError(
-                f"{URL}{name} is not the file it should be (md5 "
+                f"{URL}{name} is not the expected file (md5 "
                 f"{hashlib.md5(data).hexdigest()}, not {md5})"
             )
         path.write_bytes(data)

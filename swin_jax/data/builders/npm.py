@@ -76,8 +76,7 @@ def fetch(packages: Iterable[Package], folder: Path, registry: str = REGISTRY) -
         if not _is_right(part, package):
             part.unlink()
             raise UserError(
-                f"{url} is not the file that it should be (its sha256 is not "
-                f"{package.sha256}); try again"
+                f"{url} is not the expected file (its sha256 is not {package.sha256}); try again"
             )
         part.replace(path)
 
@@ -100,9 +99,7 @@ def find(packages: Iterable[Package], folder: Path) -> dict[str, Path]:
         if path is None:
             missing.append(f"{package.name}@{package.version}")
         elif not _is_right(path, package):
-            raise UserError(
-                f"{path} is not the file that it should be (its sha256 is not {package.sha256})"
-            )
+            raise UserError(f"{path} is not the expected file (its sha256 is not {package.sha256})")
         else:
             found[package.name] = path
     if missing:

@@ -152,7 +152,9 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
     status 1, Ctrl-C with 130, SIGTERM and SIGHUP with 143 and 129.
     """
     parser.add_argument(
-        "--data_dir", default=default_data_dir(), help="where data sets lie (default: %(default)s)"
+        "--data_dir",
+        default=default_data_dir(),
+        help="folder of the data sets (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
     arguments = parser.parse_args()

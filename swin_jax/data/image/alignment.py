@@ -134,10 +134,12 @@ def _center_and_axis(landmarks: Any) -> tuple[np.ndarray, np.ndarray]:
     eyes, across = (left_eye + right_eye) / 2, right_eye - left_eye
     down = (mouth[0] + mouth[1]) / 2 - eyes
     if not across.any() or not down.any():
-        raise UserError("these landmarks are of no face: eyes or mouth lie on one another")
+        raise UserError(
+            "these landmarks are not those of a face: its eyes, or eyes and mouth, are in one place"
+        )
     if across[0] * down[1] - across[1] * down[0] <= 0:
         raise UserError(
-            "these landmarks are of no face as it is seen: the points of both eyes and of both "
+            "these landmarks are mirrored: the points of both eyes and of both "
             "corners of the mouth go from left to right, x before y"
         )
     x = across + [down[1], -down[0]]
@@ -205,7 +207,7 @@ def _check_place(center: np.ndarray, side: float, size: tuple[int, int]) -> None
     if not (0 <= x < size[0] and 0 <= y < size[1]) or side > _LARGEST * max(size):
         raise UserError(
             f"the face around ({x:.0f}, {y:.0f}), {side:.0f} pixels wide, is not in this picture "
-            f"of {size[0]} x {size[1]}: are the landmarks those of the same picture in this size?"
+            f"of {size[0]} x {size[1]}: are the landmarks those of this picture, at this size?"
         )
 
 

@@ -111,7 +111,7 @@ def image_zip(
         listed, (found, labels, names) = None, _by_folder(archive, members)
         if class_names and read_names(class_names) != composed(names):
             raise UserError(
-                f"{class_names} has not the names of the folders of {archive} in their order"
+                f"{class_names} does not have the names of the folders of {archive} in their order"
             )
     places = _places(archive, [members[name] for name in found], limits or picture.Limits())
     source = ZipSource(
@@ -179,7 +179,7 @@ def _directory(archive: str) -> dict[str, zipfile.ZipInfo]:
     names = collections.Counter(path for path, _ in files)
     double = next((name for name, count in names.items() if count > 1), None)
     if double is not None:
-        raise UserError(f"{archive} has {names[double]} members called {double!r}; make it again")
+        raise UserError(f"{archive} has {names[double]} members called {double!r}; rebuild it")
     return dict(files)
 
 

@@ -90,8 +90,8 @@ def _read(root: str | None, split: str, share: float, seed: int) -> Any:
     whole = sources.image_folder(root, TRAIN if TRAIN in there else None)
     if not isinstance(whole, sources.FileSource):
         raise UserError(
-            f"{os.path.join(root, TRAIN)} is not split by itself, because its images are in an "
-            f"archive or have several labels: give {os.path.join(root, 'val')} too"
+            f"{os.path.join(root, TRAIN)} cannot be split automatically, because its images are in "
+            f"an archive or have several labels: give {os.path.join(root, 'val')} too"
         )
     chosen = held_back(whole, share, seed)
     if split == TRAIN:
@@ -121,8 +121,8 @@ def held_back(source: sources.FileSource, share: float, seed: int) -> frozenset[
         members = [i for i, found in enumerate(source.labels) if found == label]
         if len(members) < 2:
             raise UserError(
-                f"the class {name!r} in {source.root} has {len(members)} image: each needs two at "
-                "least, one to train on and one to measure with"
+                f"the class {name!r} in {source.root} has {len(members)} image: each needs at "
+                "least two, one to train on and one to measure with"
             )
         members.sort(key=lambda i: _rank(source.paths[i], seed))
         chosen += members[: min(max(round(share * len(members)), 1), len(members) - 1)]

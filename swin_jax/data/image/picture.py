@@ -206,7 +206,7 @@ def check_decoder(image: Image.Image) -> None:
     that Ghostscript would have to decode.
     """
     if image.format == "EPS" and image.tile:
-        raise UnreadableError("it is PostScript, a program that is not run; save it as PNG before")
+        raise UnreadableError("it is PostScript, a program, which is not run; save it as PNG first")
 
 
 def _convert(image: Image.Image, conversion: str) -> Image.Image:
@@ -238,7 +238,7 @@ def check_resized(width: int, height: int, limit: int = MAX_RESIZED_PIXELS) -> N
             f"{'so narrow a picture' if narrow else 'it'} would be resized to "
             f"{width} x {height} pixels"
         )
-        remedy = "crop it before" if narrow else "ask for a smaller size"
+        remedy = "crop it first" if narrow else "ask for a smaller size"
         raise UnreadableError(f"{what}, more than the limit of {limit}; {remedy}")
 
 

@@ -86,7 +86,7 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
             raise UnreadableError("the caption has half a surrogate pair, which is not a character")
         if is_nested(text):
             raise UnreadableError(
-                f"the caption has HTML entities more than {MAX_NESTED} deep in each other"
+                f"the caption has HTML entities nested more than {MAX_NESTED} deep"
             )
     return captions
 

@@ -141,6 +141,6 @@ def check_file(path: str | None, kind: str) -> str:
     path = os.path.expanduser(os.fspath(path))
     if not os.path.isfile(path):
         raise UserError(
-            f"there is no file {path}; it holds an image's path and its caption in each row"
+            f"there is no file {path}; it must hold an image's path and its caption in each row"
         )
     return path

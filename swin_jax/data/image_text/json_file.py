@@ -101,7 +101,7 @@ def json_file(
     else:
         raise UserError(
             f'{path} has neither "images" nor a list of records; '
-            "a file of one record a line is data=jsonl"
+            "for one record per line, give data=jsonl"
         )
     keys = (key for row in rows if isinstance(row, Mapping) for key in row)
     key = columns.split_key(keys) or SPLIT
@@ -129,7 +129,7 @@ def _read(path: str) -> Any:
             return text_files.parse_json(file.read())
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is not JSON ({error}); a file of one record a line is data=jsonl"
+            f"{path} is not JSON ({error}); for one record per line, give data=jsonl"
         ) from error
 
 

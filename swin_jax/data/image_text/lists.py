@@ -193,7 +193,7 @@ def _keys(source: LinePairs) -> tuple[str, ...]:
             error = error or f"{source.record_name(index)}: not a JSON object"
     if not keys:
         advice = "data=json reads a file that is one list, data=table a .csv"
-        raise UserError(f"{error}; a jsonl file holds an object a line ({advice})")
+        raise UserError(f"{error}; a jsonl file holds one object per line ({advice})")
     return tuple(keys)
 
 
@@ -240,14 +240,16 @@ def table(
     separator = separator or _SEPARATORS.get(suffix, "")
     if len(separator) != 1:
         wrong = f"{path} is neither .csv, .tsv nor .parquet"
-        raise UserError(f"{wrong}: give --config.data.source.separator=, one sign, or data=jsonl")
+        raise UserError(
+            f"{wrong}: give --config.data.source.separator=, one character, or data=jsonl"
+        )
     header, separator = _header(path, separator, (image_key, text_key))
     image_key = columns.choose(image_key, "image_key", header, path)
     text_key = columns.choose(text_key, "text_key", header, path)
     for key in filter(None, (image_key, text_key, label_key)):
         if header.count(key) != 1:
             raise UserError(
-                f"{path} has {header.count(key)} columns {key!r}; name one that is there once"
+                f"{path} has {header.count(key)} columns {key!r}; name one that occurs once"
             )
     parse = functools.partial(_parse_row, header=header, separator=separator)
     rows = _find_rows(path, header, separator, split)

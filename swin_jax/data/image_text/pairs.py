@@ -244,8 +244,7 @@ def select(source: Any, keep: Callable[[Example], bool]) -> subsets.Selection:
         )
     if not indices:
         raise UserError(
-            f"none of the {len(source)} pairs ({source.record_name(0)}, "
-            "...) is one of those asked for"
+            f"none of the {len(source)} pairs ({source.record_name(0)}, ...) was asked for"
         )
     return subsets.Selection(source, tuple(indices))
 

@@ -137,7 +137,7 @@ def read(
     for key in filter(None, [image_key, text_key, label_key]):
         if schema.names.count(key) != 1:
             raise UserError(
-                f"{path} has {schema.names.count(key)} columns {key!r}; name one that is there once"
+                f"{path} has {schema.names.count(key)} columns {key!r}; name one that occurs once"
             )
     kind = schema.field(image_key).type
     if not _is_text(kind) and not _is_encoded(kind):
@@ -217,8 +217,7 @@ def _check_sizes(path: str, metadata: Any, names: list[str], groups: Sequence[in
     if values > _FREE_VALUES + _VALUES_A_BYTE * size or unpacked > _FREE_BYTES + _INFLATION * size:
         what = f"{values:,} values of {unpacked:,} bytes under {', '.join(map(repr, names))}"
         raise UserError(
-            f"{path} holds {what} in {size:,} bytes, more than pairs do: "
-            "it is damaged or made to harm"
+            f"{path} holds {what} in {size:,} bytes, more than pairs do: it is damaged or malicious"
         )
     return repeated
 

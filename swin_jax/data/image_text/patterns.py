@@ -58,7 +58,7 @@ def _expand(pattern: str) -> list[str]:
     expanded = [] if many else list(itertools.islice(_braces(rest), MAX_PATHS + 1))
     if many or len(expanded) > MAX_PATHS:
         raise UserError(
-            f"the braces in {pattern!r} stand for too many paths, more than {MAX_PATHS:,}"
+            f"the braces in {pattern!r} expand to too many paths, more than {MAX_PATHS:,}"
         )
     paths = []
     for path in expanded:

@@ -71,7 +71,7 @@ def members(file: BinaryIO, size: int) -> Iterator[Member]:
     file.seek(offset + 2 * BLOCK)
     if file.read(20 * BLOCK).strip(b"\0"):
         place = f"after its end mark at byte {offset}"
-        raise DamagedTarError(f"goes on {place}, as joined tars do; that is not read")
+        raise DamagedTarError(f"continues {place}, as joined tars do, which is not supported")
 
 
 def read_member(file: BinaryIO, offset: int, size: int) -> Member | None:

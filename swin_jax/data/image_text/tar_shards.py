@@ -296,5 +296,5 @@ def _read(file, place: np.ndarray) -> bytes:
     file.seek(int(place[0]))
     data = file.read(int(place[1]))
     if len(data) < place[1]:
-        raise UnreadableError("the shard ends inside of the record")
+        raise UnreadableError("the shard ends inside the record")
     return data

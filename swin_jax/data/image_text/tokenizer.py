@@ -152,7 +152,7 @@ def _openai(text: str) -> str:
     """
     if is_nested(text):
         raise UserError(
-            f"the text {_start(text)!r} has HTML entities more than {MAX_NESTED} deep in each other"
+            f"the text {_start(text)!r} has HTML entities nested more than {MAX_NESTED} deep"
         )
     # The others pass through ftfy as they are.
     if not text.isascii() or "&" in text or not text.isprintable():

@@ -151,7 +151,7 @@ def open_video(file: str | os.PathLike | bytes, limits: Limits = DEFAULT_LIMITS)
 def check_size(width: int, height: int, pixels: int) -> None:
     """Raises UnreadableError where frames have more than `pixels` pixels, or no size."""
     if not width or not height:
-        raise UnreadableError(f"the size of its frames is not told, or above max_pixels={pixels}")
+        raise UnreadableError(f"the size of its frames is unknown, or above max_pixels={pixels}")
     if width * height > pixels:
         raise UnreadableError(f"its frames of {width} x {height} are above max_pixels={pixels}")
 

@@ -144,8 +144,7 @@ class Reader:
             self._decode_by_seeking(wanted, sought)
         if differing := sought.differing(whole):
             raise UnreadableError(
-                f"damaged: {differing} of {count} frames are others when "
-                "they are read by themselves"
+                f"damaged: {differing} of {count} frames differ when they are read alone"
             )
         return count
 

@@ -85,7 +85,9 @@ def find_files(
         vanish from the web. Raises UserError where none has one, or two files could be meant.
     """
     if not folder:
-        raise UserError(f"{file} names no files: data_prefix must be the folder of its videos")
+        raise UserError(
+            f"{file} lists ids, not files: data_prefix must be the folder of its videos"
+        )
     called = collections.defaultdict(list)
     for path in folders.files_under(folder, suffixes).paths:
         called[os.path.splitext(os.path.basename(path))[0]].append(path)
@@ -115,7 +117,7 @@ def find_files(
             f"{missing[0]} for one"
         )
         if not found:
-            raise UserError(f"{said}; files are called so, with a suffix such as .mp4")
+            raise UserError(f"{said}; files must be called this, with a suffix such as .mp4")
         warn(f"{said}; they are left out")
     return found
 

@@ -174,7 +174,8 @@ def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...
     """
     if not source.class_names:
         raise UserError(
-            "--write_good writes a list with labels; the folder has no class folders that tell them"
+            "--write_good writes a list with labels; the folder has no class folders to take "
+            "them from"
         )
     if has_several(source):
         raise UserError(
@@ -268,7 +269,7 @@ def _source(flags: argparse.Namespace) -> VideoFileSource:
     if flags.annotations:
         return video_list(flags.annotations, flags.data_prefix)
     if flags.data_prefix:
-        raise UserError("--data_prefix goes with --annotations; a --folder tells its own paths")
+        raise UserError("--data_prefix goes with --annotations; the paths of a --folder are known")
     folder = os.path.expanduser(flags.folder)
     if os.path.isfile(folder):
         raise UserError(

@@ -172,7 +172,9 @@ def video_folder(
     if not os.path.isdir(folder):
         what = "is a file" if os.path.isfile(folder) else "does not exist"
         others = f", or in a list {folder}.csv" if split else ""
-        raise UserError(f"the folder {folder} {what}; videos lie in {folder}/CLASS/*.mp4{others}")
+        raise UserError(
+            f"the folder {folder} {what}; videos belong in {folder}/CLASS/*.mp4{others}"
+        )
     if not names:
         raise UserError(
             f"{folder} has no class folders; it must hold one sub-folder of videos for each class"

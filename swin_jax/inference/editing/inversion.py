@@ -80,7 +80,7 @@ class E4EInversion:
             found = {**found, "averages": {"latent_avg": average}}
             warn(
                 f"the encoder has no mean latent; the mean of {_SAMPLES} latents of "
-                "the generator takes its place"
+                "the generator is used instead"
             )
         return LoadedEncoder(model, found, size, self.batch_size)
 
@@ -165,7 +165,7 @@ class OptimizationInversion:
             raise UserError("inversion is for generators without labels; this one is conditional")
         if generator.image_channels != 3:
             raise UserError(
-                "inversion is of colored pictures; this generator has "
+                "inversion needs pictures in color; this generator has "
                 f"{generator.image_channels} channels"
             )
         return Projector(self, generator, variables)

@@ -325,13 +325,15 @@ def _check(model: Swin) -> None:
     if model.remat not in ("none", *REMAT):
         raise UserError(f"remat={model.remat!r} is not one of {('none', *REMAT)}")
     if any(name not in attention.IMPLEMENTATIONS for name in _implementations(model)):
-        raise UserError(f"attention={model.attention} has others than {attention.IMPLEMENTATIONS}")
+        raise UserError(
+            f"attention={model.attention} has entries other than {attention.IMPLEMENTATIONS}"
+        )
     if model.small not in window_geometry.SMALL:
         raise UserError(f"small={model.small!r} is not one of {window_geometry.SMALL}")
     _check_sizes(model)
     if any(not 0 <= s < stages for s in model.out_norms):
         raise UserError(
-            f"out_norms={model.out_norms} names stages that are not there; "
+            f"out_norms={model.out_norms} names stages that do not exist; "
             f"they are 0 to {stages - 1}"
         )
     for dim, heads in zip(stage_dims(model), model.num_heads, strict=True):

@@ -100,7 +100,8 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
     side = math.isqrt(inside // blocks[-1][1])
     if side < 1 or side**2 * blocks[-1][1] != inside:
         raise UserError(
-            f"{_LAST} is {(embed_dim, inside)}: it reads no square map of {blocks[-1][1]} channels"
+            f"{_LAST} is {(embed_dim, inside)}: it does not read a square map of "
+            f"{blocks[-1][1]} channels"
         )
     return dict(blocks=blocks, image_size=side * 2 ** len(blocks), embed_dim=embed_dim)
 

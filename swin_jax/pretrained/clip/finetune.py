@@ -122,7 +122,7 @@ def _check_told(model, found: Mapping, path: Path) -> None:
         _check_activation(model, trained.act, f"{path} ({trained.source})")
     else:
         warn(
-            f"nothing tells which activation {path} was trained with; "
+            f"it is unknown which activation {path} was trained with; "
             f"the model's, {model.text.act}, is taken"
         )
 

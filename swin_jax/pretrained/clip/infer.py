@@ -58,8 +58,8 @@ def infer(
     missing = [name for name in needed if name not in found]
     if missing:
         raise UserError(
-            f"not a whole CLIP: {', '.join(missing)} are not there (half of a "
-            "CLIP does not load by itself)"
+            f"not a whole CLIP: {', '.join(missing)} are missing (half of a "
+            "CLIP cannot be loaded on its own)"
         )
     text_width = found["token_embedding.weight"].shape[1]
     bias = found.get("logit_bias")

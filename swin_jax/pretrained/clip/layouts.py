@@ -126,7 +126,7 @@ def preferred(state_dict: Mapping[str, np.ndarray]) -> tuple[str, tuple[str, ...
     if chosen is None:
         raise UserError(
             "these weights hold several CLIPs, under "
-            f"{', '.join(map(repr, found))}: say which by key="
+            f"{', '.join(map(repr, found))}: choose with key="
         )
     (prefix,) = (prefix for prefix in found if prefix.removesuffix(".") == chosen)
     return prefix, tuple(other for other in found if other != prefix)

@@ -77,7 +77,7 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
     found = convert_clip.infer(arrays, *heads, size)
     if convert_clip.told_image_size(arrays, size) is None:
         raise UserError(
-            "nothing tells in which grid the positions of these weights lie (64 of them are 8 x 8 "
+            "the grid of these weights' positions is unknown (64 of them are 8 x 8 "
             "or 4 x 16): give image_size, a number of pixels or (height, width)"
         )
     return found

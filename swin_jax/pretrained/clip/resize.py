@@ -95,7 +95,7 @@ def _grid_of(
     what = "a square" if side * side == count else "a grid that is not a square"
     raise UserError(
         f"{name} has {count + 1} rows, one more than {what}, and the model's grid is "
-        f"{_shown(wanted)}: nothing tells the grid of the weights; give them with their config, "
+        f"{_shown(wanted)}: the grid of the weights is unknown; give them with their config, "
         "or to swin_jax.load with their image_size=(H, W)"
     )
 

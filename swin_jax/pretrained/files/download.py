@@ -81,7 +81,7 @@ def _download(url: str, path: Path) -> None:
                     file.write(block)
                     bar.update(len(block))
             if size and file.tell() != size:
-                raise ValueError(f"only {file.tell()} of {size} bytes came")
+                raise ValueError(f"only {file.tell()} of {size} bytes arrived")
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ class ScriptModule:
 
     def __setstate__(self, state):
         if not isinstance(state, dict):
-            raise ValueError("a TorchScript module with a state of its own making")
+            raise ValueError("a TorchScript module with a custom state")
         self.attributes = state
 
     def entries(self) -> Iterable[tuple[Any, Any]]:
@@ -68,7 +68,7 @@ class Network:
 
     def __setstate__(self, state):
         if not isinstance(state, dict):
-            raise ValueError("a network with a state of its own making")
+            raise ValueError("a network with a custom state")
         self.state = state
 
     def entries(self) -> Iterable[tuple[Any, Any]]:

@@ -125,7 +125,7 @@ class Pickle:
 
     def _pop(self) -> Any:
         if self._marks and len(self._stack) <= self._marks[-1]:
-            raise ValueError("a pickle that takes more than there is")
+            raise ValueError("a pickle that takes from an empty stack")
         return self._stack.pop()
 
     def _pop_mark(self) -> list:
@@ -211,7 +211,7 @@ class Pickle:
             self._pop()
         arguments, kind = self._pop(), self._pop()
         if not isinstance(kind, type):
-            raise ValueError("a pickle that makes an object of no class")
+            raise ValueError("a pickle that makes an object of what is not a class")
         self._call(kind, arguments)
 
     def _inst(self) -> None:
@@ -264,7 +264,7 @@ def _constant(value: Any) -> Callable[[Pickle], None]:
 def _replace_with_tuple(count: int) -> Callable[[Pickle], None]:
     def run(p: Pickle) -> None:
         if len(p._stack) < count:
-            raise ValueError("a pickle that takes more than there is")
+            raise ValueError("a pickle that takes from an empty stack")
         p._stack[-count:] = [tuple(p._stack[-count:])]
 
     return run

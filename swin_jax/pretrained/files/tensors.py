@@ -58,7 +58,7 @@ class Tensor:
         )
         self.dtype = storage.dtype if dtype is None else dtype
         if not _are_sizes((offset, *self.size, *self.stride)) or len(self.size) != len(self.stride):
-            raise ValueError("a tensor with a size or stride that is none")
+            raise ValueError("a tensor with an invalid size or stride")
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise ValueError("a tensor of no dtype")
 
@@ -115,7 +115,7 @@ def _fill(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     if not isinstance(dtype, NumpyArray) or not isinstance(dtype.value, np.dtype):
         raise ValueError("a numpy array of no dtype")
     if not isinstance(shape, tuple) or len(shape) > 64 or not _are_sizes(shape):
-        raise ValueError("a numpy array with a size that is none")
+        raise ValueError("a numpy array with an invalid size")
     data = data.encode("latin1") if isinstance(data, str) else data
     if math.prod(shape) == 0:
         return np.zeros(shape, dtype.value)

@@ -288,7 +288,7 @@ def _read_inner(data: Any, counter: Counter) -> Storage:
     elif _is_legacy(_load(file, _Names(), counter)):
         value, read_storage = _read_legacy(file, counter)
     else:
-        raise ValueError("a file of torch inside a pickle that is none")
+        raise ValueError("bytes inside a pickle that are not a file of torch")
     if not isinstance(value, Storage):
         raise ValueError("a file of torch inside a pickle that holds no storage")
     value.data = read_storage(value)

@@ -114,7 +114,7 @@ def _layers(path: str, value: Any, channels: list[int]) -> list[np.ndarray]:
     arrays = value if isinstance(value, list) else []
     if not arrays or not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
         raise UserError(
-            f"{path}: holds no list of styles (N, 1, channels, 1, 1), one for each layer"
+            f"{path}: does not hold a list of styles (N, 1, channels, 1, 1), one for each layer"
         )
     widths = [array.size // max(len(array), 1) for array in arrays]
     if widths != channels or len({len(array) for array in arrays}) > 1:

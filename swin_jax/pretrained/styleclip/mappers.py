@@ -44,7 +44,7 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     found = {match[1]: value for match, value in matches if match}
     if not found:
         raise UserError(
-            "these weights are of no latent mapper: names such as "
+            "these weights are not those of a latent mapper: names such as "
             "mapper.course_mapping.mapping.1.weight lack"
         )
     return found

@@ -377,4 +377,4 @@ def _check(
         )
         if names
     ]
-    raise UserError(f"these weights are of no {kind} of StyleGAN2: {', '.join(parts)}")
+    raise UserError(f"these weights are not those of a {kind} of StyleGAN2: {', '.join(parts)}")

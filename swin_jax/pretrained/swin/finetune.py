@@ -128,7 +128,7 @@ def shape_of(
     if len(set(wanted)) > 1 and len(set(candidates[0])) == 1:
         square, other = (" x ".join(map(str, shape)) for shape in (candidates[0], wanted))
         raise UserError(
-            f"nothing tells whether {name} is of {square} or of {other}, which the model has: "
+            f"it is unknown whether {name} is of {square} or of {other}, which the model has: "
             "give the weights with their buffers (relative_position_index), or as a workdir"
         )
     return wanted
@@ -210,7 +210,7 @@ def tell_library(model, library: str) -> None:
             f"timm's weights at image_size={model.image_size}: maps are not whole windows "
             f"({maps}); timm pads them after the shift and this model before, as the "
             "official code does, so that numbers differ from timm's by that. An image size "
-            "of whole windows has none of it"
+            "of whole windows avoids it"
         )
     if unlike:
         stages = ", ".join(f"layers.{s}" for s in unlike)
@@ -254,7 +254,7 @@ def tell_scale_assumed(found: Mapping[str, np.ndarray], model) -> None:
     if model.continuous_bias and infer.trained_scales(found) is None:
         own = tuple(map(simplest, buffers.coordinate_windows(model)))
         warn(
-            "nothing tells by which windows the coordinates of the continuous "
+            "it is unknown by which windows the coordinates of the continuous "
             f"position bias were scaled in training; the model's own, {own}, are "
             "assumed: give pretrained_window_sizes where the weights were fine-tuned "
             "at another window than pretrained"

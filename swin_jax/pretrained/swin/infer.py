@@ -362,7 +362,7 @@ def _tell_assumed(stages: list[Window], options: Sequence[Sequence[Window]]) -> 
     others = [few[1] for few in options if len(few) > 1 and 1 not in few[1]]
     if others:
         warn(
-            "nothing tells the windows of these weights; square ones of "
+            "the windows of these weights are unknown; square ones of "
             f"{tuple(w[0] for w in stages)} are assumed, though one of "
             f"{' x '.join(map(str, others[0]))} has a table of the same size: give window_size "
             "and image_size where that is wrong"

@@ -134,6 +134,6 @@ def choose(what: str, candidates: Sequence[Window], known: Iterable[Window | Non
         return candidates[0]
     options = " or ".join(" x ".join(map(str, shape)) for shape in candidates[:4] if 1 not in shape)
     raise UserError(
-        f"{what} is of no square, and nothing tells whether it is of {options or 'a line'}: give "
-        "window_size and image_size, (height, width) each, to swin_jax.load"
+        f"{what} is not of a square, and it is unknown whether it is of {options or 'a line'}: "
+        "give window_size and image_size, (height, width) each, to swin_jax.load"
     )

@@ -294,7 +294,7 @@ def tell_assumed(window: tuple[int, int, int], rows: int, advice: str) -> None:
             for side in min(boxes, key=lambda box: math.dist(box, [2 * w - 1 for w in window]))
         )
         warn(
-            "nothing tells the window of these weights; "
+            "the window of these weights is unknown; "
             f"{window} is assumed, though ({t}, {h}, {w}) has a table of the same size: {advice}"
         )
 

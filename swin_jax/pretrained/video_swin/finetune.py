@@ -103,7 +103,7 @@ def _check_told(state_dict: Mapping[str, np.ndarray], name: str, window: tuple[i
     squares = video_swin.windows_of_rows(math.prod(2 * w - 1 for w in window))
     if window[1] != window[2] and squares and not _has_index(state_dict):
         raise UserError(
-            f"nothing tells whether {name} is of {squares[0]} or of {window}, "
+            f"it is unknown whether {name} is of {squares[0]} or of {window}, "
             f"which the model has: {_ADVICE}"
         )
 

@@ -39,7 +39,7 @@ def check_key(config, key: str) -> None:
     known = flatten(config)
     if not any(leaf == key or leaf.startswith(key + ".") for leaf in known):
         raise UserError(
-            f"--allow_change={key} names no key of the config{did_you_mean(key, known)}"
+            f"--allow_change={key} is not a key of the config{did_you_mean(key, known)}"
         )
 
 

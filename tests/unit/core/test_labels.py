@@ -123,7 +123,7 @@ def test_names_in_a_file_are_one_a_line(tmp_path):
     file = tmp_path / "names.txt"
     file.write_bytes("\ufeffdog\r\n\ncow \nBär".encode())
     assert read_names(str(file)) == ("dog", "cow", "Bär")
-    for data, says in ((b"", "names no classes"), (b"\xff\xfe", "UTF-8"), (None, "cannot read")):
+    for data, says in ((b"", "lists no classes"), (b"\xff\xfe", "UTF-8"), (None, "cannot read")):
         file.unlink() if data is None else file.write_bytes(data)
         with pytest.raises(UserError, match=f"names.txt.*{says}|{says}.*names.txt"):
             read_names(str(file))
@@ -191,8 +191,8 @@ def test_tables_that_are_no_names_are_refused(tmp_path, name, text, says):
         ('{"dog": true, "cow": false}', "count up from 0"),
         ('{"dog": 0, "cow": %s}' % ("1" * 5000), "not a list of names"),
         ("[" * 100_000, "not a list of names"),
-        ('{"dog": 0, "cow": 1, "dog": 2}', "the key 'dog' is there twice"),
-        ('{"0": "dog", "1": "cow", "1": "elk"}', "the key '1' is there twice"),
+        ('{"dog": 0, "cow": 1, "dog": 2}', "the key 'dog' appears twice"),
+        ('{"0": "dog", "1": "cow", "1": "elk"}', "the key '1' appears twice"),
         ("[1, 2]", "must list class names"),
     ],
 )

@@ -193,8 +193,8 @@ def test_a_pipe_or_device_is_not_waited_for(tmp_path):
 @pytest.mark.parametrize(
     "name, text, says",
     [
-        ("l.csv", "", "names no files"),
-        ("l.csv", "path,label\n", "names no files"),
+        ("l.csv", "", "lists no files"),
+        ("l.csv", "path,label\n", "lists no files"),
         ("l.csv", "a,cat,3\n", "l.csv:1: 3 fields, not 2"),
         ("l.csv", "path,label\na,cat\nb\n", "l.csv:3: 1 fields"),
         ("l.csv", 'path,label\n"a,cat\n', "quotation mark"),
@@ -224,8 +224,8 @@ def test_a_pipe_or_device_is_not_waited_for(tmp_path):
         ("l.jsonl", '{"path": "a", "label": true}', "True is neither"),
         ("l.jsonl", '{"path": "a", "label": [["x"]]}', "neither a number nor a name"),
         ("l.jsonl", '{"path": "a", "label": %s}' % ("9" * 5000), "l.jsonl:1: not JSON that can be read"),
-        ("l.jsonl", '{"path": "a", "label": 1, "label": 2}', "l.jsonl:1: .*the key 'label' is there twice"),
-        ("l.json", '[{"path": "a", "path": "b", "label": 2}]', "the key 'path' is there twice"),
+        ("l.jsonl", '{"path": "a", "label": 1, "label": 2}', "l.jsonl:1: .*the key 'label' appears twice"),
+        ("l.json", '[{"path": "a", "path": "b", "label": 2}]', "the key 'path' appears twice"),
         ("l.json", "[" * 100_000, "not JSON"),
         ("l.json", "{}", "must be a list"),
         ("l.txt", b"\xff\xfe\x00a", "UTF-8"),
@@ -251,7 +251,7 @@ def test_labels_that_are_no_class_are_told(tmp_path):
 @pytest.mark.parametrize("line", ["a.mp4 1 3 5", "a.mp4 300 1", "a.mp4 1 2 3 4", "clip 300 1", "some/clip 0 300 1"])
 def test_numbers_behind_a_path_are_no_part_of_it(tmp_path, line):
     """MMAction's lists of several labels and of folders of frames."""
-    with pytest.raises(UserError, match="l.txt:2: write `path label`, not a third field.*several labels stand as"):
+    with pytest.raises(UserError, match="l.txt:2: write `path label`, not a third field.*several labels are written"):
         read(tmp_path, "l.txt", f"b.mp4 2\n{line}\n")
     for fine in ("my clip 3.mp4 1", "my clip\t1", "a.mp4 1,3,5"):
         assert len(read(tmp_path, "l.txt", fine).paths[0].split()) == len(fine.split()) - 1
@@ -269,7 +269,7 @@ def test_numbers_behind_a_path_are_no_part_of_it(tmp_path, line):
 )
 def test_a_label_that_stands_twice_is_refused(tmp_path, name, text):
     """A list of marks would be taken for the labels 0 and 1."""
-    with pytest.raises(UserError, match="l.*: a has the label (1|x) twice; marks of 0 and 1 stand in a table"):
+    with pytest.raises(UserError, match="l.*: a has the label (1|x) twice; marks of 0 and 1 go into a table"):
         read(tmp_path, name, text)
 
 
@@ -280,7 +280,7 @@ def test_marks_as_pandas_writes_them(tmp_path):
 
 
 def test_a_name_with_a_comma_beside_its_parts_is_told(tmp_path):
-    with pytest.warns(UserWarning, match="l.csv:2: 'run,jump' is taken for one class; several labels stand as"):
+    with pytest.warns(UserWarning, match="l.csv:2: 'run,jump' is taken for one class; several labels are written"):
         found = read(tmp_path, "l.csv", 'path,label\na,"run,jump"\nb,run\n')
     assert found.class_names == ("run", "run,jump")
     with warnings.catch_warnings():

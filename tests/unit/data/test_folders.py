@@ -183,7 +183,7 @@ def test_folders_that_look_the_same_are_no_two_classes(tmp_path):
 )
 def test_splits_are_no_classes(tmp_path, names):
     make(tmp_path, *(f"{name}/cat/1.jpg" for name in names))
-    with pytest.raises(UserError, match="holds splits, not classes: .*read each of them by itself"):
+    with pytest.raises(UserError, match="holds splits, not classes: .*read each of them separately"):
         folders.class_folders(str(tmp_path))
     make(tmp_path, "truck/1.jpg")
     assert len(folders.class_folders(str(tmp_path))[0]) == len(names) + 1

@@ -166,8 +166,8 @@ SLICES = {
     "train[3:3]": "begins at 3 and ends before 3$",
     "train[:0%]": "begins at 0 and ends before 0$",
     "train[100%:]": "begins at {all} and ends before {all}$",
-    "train[-1:-2]": "takes no records of 'train'",
-    "train[:4]+train[4:2]": "takes no records of 'train': .* begins at 4 and ends before 2$",
+    "train[-1:-2]": "selects no records of 'train'",
+    "train[:4]+train[4:2]": "selects no records of 'train': .* begins at 4 and ends before 2$",
 }
 
 

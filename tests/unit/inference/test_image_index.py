@@ -187,7 +187,7 @@ def test_what_is_no_index_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not an index"):
         image_index.load(tmp_path / "array.npy")
     np.savez(tmp_path / "old.npz", format=0)
-    with pytest.raises(UserError, match=r"^\S+old.npz is an index of another version; make it again$"):
+    with pytest.raises(UserError, match=r"^\S+old.npz is an index of another version; rebuild it$"):
         image_index.load(tmp_path / "old.npz")
 
 

@@ -232,7 +232,7 @@ def test_a_value_of_another_type_is_named_before_anything_else(overrides, file):
 
 def test_a_message_of_flax_is_cut_before_the_model_that_it_prints():
     long = ValueError("Shapes differ in Swin(\n    # attributes\n    num_classes = 5\n). More of it.")
-    assert str(loading._no_model(dict(ape=1), long)) == "ape=1 makes no model: Shapes differ in"
+    assert str(loading._no_model(dict(ape=1), long)) == "ape=1 does not make a model: Shapes differ in"
     assert len(str(loading._no_model({"x": "y" * 300}, ValueError("z" * 999)))) < 330
 
 

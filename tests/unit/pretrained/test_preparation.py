@@ -184,7 +184,7 @@ def test_a_size_changes_what_follows_it_unless_that_is_given_too(presets):
         (dict(means=(0.5,) * 3), "a preparation has no 'means'; did you mean 'mean'?"),
         (dict(interpolate="nearest"), "has no 'interpolate'; did you mean 'interpolation'?"),
         (dict(imagesize=32), "has no 'imagesize'; did you mean 'image_size'?"),
-        (dict(image_size=(16, 18, 20, 22)), r"image_size=\(16, 18, 20, 22\) (must be|.*makes no model)"),
+        (dict(image_size=(16, 18, 20, 22)), r"image_size=\(16, 18, 20, 22\) (must be|.*does not make a model)"),
         (dict(size=(16, 0)), r"size=\(16, 0\): it must be a whole number, at least 1"),
         (dict(mean=(0.5,)), r"mean=\(0.5,\): it must have a number for each of 3 channels"),
         (dict(transform="os.system"), "os.system does not prepare a model's image"),

@@ -162,7 +162,7 @@ def test_where_the_rule_does_not_tell_the_names_are_listed(tmp_path, names, flat
     if flat:
         parts = {key: value for name in names for key, value in under(f"{name}.", parts[name]).items()}
     save(tmp_path / "w.pth", {"checkpoint": parts})
-    with pytest.raises(UserError, match=f"weights lie under {names[0]}, {names[1]}: say which by key="):
+    with pytest.raises(UserError, match=f"weights lie under {names[0]}, {names[1]}: choose with key="):
         read(tmp_path / "w.pth")
     assert read(tmp_path / "w.pth", key=names[1])["norm.bias"][0] == 1
 
@@ -179,7 +179,7 @@ def test_where_the_rule_does_not_tell_the_names_are_listed(tmp_path, names, flat
 )
 def test_state_dicts_in_a_list_are_called_by_their_numbers(tmp_path, form, place):
     path = save(tmp_path / "w.pth", form([state_dict(1), state_dict(2)]))
-    with pytest.raises(UserError, match="weights lie under 0, 1: say which by key=, such as key='0'"):
+    with pytest.raises(UserError, match="weights lie under 0, 1: choose with key=, such as key='0'"):
         read(path)
     for key in (f"{place}1", "1"):
         found, lines = said(path, key=key)
@@ -281,14 +281,14 @@ def test_of_several_clips_the_key_says_which(tmp_path):
     names = ("token_embedding.weight", "visual.conv1.weight", "positional_embedding")
     parts = {part: {name: np.full(1, i) for name in names} for i, part in enumerate(("one", "two"))}
     np.savez(tmp_path / "w.npz", **{f"{part}.{name}": parts[part][name] for part in parts for name in names})
-    with pytest.raises(UserError, match="several CLIPs, under 'one.', 'two.': say which by key="):
+    with pytest.raises(UserError, match="several CLIPs, under 'one.', 'two.': choose with key="):
         clip_layouts.to_official_names(read(tmp_path / "w.npz"))
     assert read(tmp_path / "w.npz", key="two") == parts["two"]
 
 
 def test_load_and_preprocess_take_a_key(tmp_path):
     path = save(tmp_path / "w.pth", {"one": state_dict(1), "two": state_dict(2)})
-    with pytest.raises(UserError, match="say which by key="):
+    with pytest.raises(UserError, match="choose with key="):
         load(weights=path)
     model, variables = load(weights=path, key="two")
     assert model == MODEL and variables["params"]["norm"]["bias"][0] == 2

@@ -225,7 +225,7 @@ def test_fetch_keeps_and_resumes(tmp_path, packages, registry):
 
 def test_fetch_refuses_another_file(tmp_path, packages, registry):
     package = packages[1]["texts"][0]
-    with pytest.raises(UserError, match="not the file that it should be"):
+    with pytest.raises(UserError, match="not the expected file"):
         npm.fetch([npm.Package(package.name, package.version, "0" * 64)], tmp_path / "d", registry[0])
     assert not list((tmp_path / "d").iterdir())
     with pytest.raises(UserError, match="cannot fetch .*404.*npm pack none@1.0.0"):

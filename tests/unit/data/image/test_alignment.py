@@ -110,7 +110,7 @@ GOOD = turned((60, 50), 60, 0.0)
         (GOOD[:, :1], r"of shape \(5, 1\): 5 or 68 points"),
         ([1, [2, 3]], "landmarks are not numbers: 5 or 68 points"),
         (np.where(FACE == 0, np.nan, GOOD), "not finite"),
-        (np.full((5, 2), 40.0), "eyes or mouth lie on one another"),
+        (np.full((5, 2), 40.0), "are not those of a face"),
         (GOOD[[1, 0, 2, 4, 3]], "go from left to right"),
         (GOOD / 120, "landmarks are in pixels of the picture, not shares of it"),
         (GOOD + (500, 0), r"the face around \(560, 46\), 96 pixels wide, is not in this picture of 120 x 100"),

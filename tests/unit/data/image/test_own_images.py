@@ -112,7 +112,7 @@ def test_several_labels_need_a_val(tmp_path):
     shutil.move(tmp_path / "train" / "x", tmp_path / "x")
     shutil.rmtree(tmp_path / "train")
     (tmp_path / "train.csv").write_text("path,label\nx/0.png,a;b\nx/1.png,b\n")
-    with pytest.raises(UserError, match="not split by itself, .* give .*val too"):
+    with pytest.raises(UserError, match="cannot be split automatically, .* give .*val too"):
         own_images(str(tmp_path), "train")
 
 

@@ -91,7 +91,7 @@ def test_captions_by_image(folder):
         ("[" + "9" * 5000 + "]", "is not JSON"),
         (b"\xff\xfe[\0]\0", "is not JSON"),
         ('{"image": "a", "text": "b"}\n{"image": "a", "text": "b"}', "is not JSON .*data=jsonl"),
-        ('[{"image": "a", "text": "b", "text": "c"}]', "the key 'text' is there twice"),
+        ('[{"image": "a", "text": "b", "text": "c"}]', "the key 'text' appears twice"),
         ("7", "neither"),
         ({"image": "a", "text": "b"}, "neither .*data=jsonl"),
         ({"images": {}}, "neither"),

@@ -125,7 +125,7 @@ HOSTILE = {
     ),
     "text": (b"not a header" * 100, "damaged at byte"),
     "a checksum that is wrong": (b"x" + header("b.png")[1:], "bad checksum"),
-    "joined tars": (bytes(2 * BLOCK) + PAIR, "goes on after its end mark"),
+    "joined tars": (bytes(2 * BLOCK) + PAIR, "continues after its end mark"),
 }
 
 

@@ -278,7 +278,7 @@ def test_no_pattern(patterns):
         (b'{"text": ["a", 5]}', "caption 2 of 'text' is not text but 5"),
         (b'{"text": "a", "n": ' + b"[" * 100_000, "not JSON that can be read"),
         (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "not JSON that can be read"),
-        (b'{"text": "a", "text": "b"}', "the key 'text' is there twice"),
+        (b'{"text": "a", "text": "b"}', "the key 'text' appears twice"),
         (b'{"text": "caf\xe9"}', "not UTF-8, at byte 14"),
         (b'{"text": "a\\u0000b"}', "NUL"),
     ],

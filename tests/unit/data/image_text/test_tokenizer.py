@@ -314,9 +314,9 @@ NESTED = {
 def test_entities_in_each_other_without_end_are_refused(name):
     """Cleaning resolves one in each pass over the text: a caption of 100 kB took two minutes."""
     for form in (NESTED[name], f"é {NESTED[name]}"):
-        with pytest.raises(UserError, match="the text .* has HTML entities more than 64 deep"):
+        with pytest.raises(UserError, match="the text .* has HTML entities nested more than 64 deep"):
             tokenizer.tokenize(form, truncate=True)
-        with pytest.raises(UnreadableError, match="HTML entities more than 64 deep"):
+        with pytest.raises(UnreadableError, match="HTML entities nested more than 64 deep"):
             captions.captions_of([form])
 
 

@@ -146,7 +146,7 @@ WRONG = {
     "mixed.csv": ("a.mp4,1\nb.mp4,run\n", "mixed.csv:2: the label 'run' is not a number from 0"),
     "many.csv": ("a.mp4,a\nb.mp4,b\nc.mp4,c\n", "many.csv has 3 classes, num_classes is 2"),
     "large.csv": ("a.mp4,0\nb.mp4,2\n", "large.csv:2: the label 2 is out of range, there are 2 classes"),
-    "empty.csv": ("path,label\n", "empty.csv names no files"),
+    "empty.csv": ("path,label\n", "empty.csv lists no files"),
     "torn.jsonl": ('{"path": "a", "label": 1}\n{"path": "b", "la', "torn.jsonl:2: not JSON"),
     "list.jsonl": ("[1]\n", "list.jsonl:1: not an object"),
     "none.jsonl": ('{"path": "a"}', 'none.jsonl:1: needs "path"'),
@@ -173,7 +173,9 @@ def test_files_that_cannot_be_told_are_refused(tmp_path):
     with pytest.raises(UserError, match="data_prefix must be the folder"):
         video_list(annotation)
     videos = touch(tmp_path / "videos", "other.mp4")
-    with pytest.raises(UserError, match="of 1 videos 1 are not in .*abc_000001_000002 for one; files are called so"):
+    with pytest.raises(
+        UserError, match="of 1 videos 1 are not in .*abc_000001_000002 for one; files must be called this"
+    ):
         video_list(annotation, videos)
     touch(tmp_path / "videos", "a/abc.mp4", "b/abc.mkv")
     with pytest.raises(UserError, match="train.csv:2: a/abc.mp4 and b/abc.mkv in .* could both be the video"):
@@ -195,7 +197,7 @@ def test_names_that_cannot_be_used(tmp_path):
     for text, name, message in (
         ("run\njump\n", "a.txt", "train.csv:2: the label 'jmup' is not among the class names; did you mean 'jump'"),
         ("run\nrun\n", "b.txt", "two classes have the same name"),
-        ("\n", "c.txt", "c.txt names no classes"),
+        ("\n", "c.txt", "c.txt lists no classes"),
         ({"run": 0, "jump": 2}, "d.json", "d.json must list class names, or map them to their labels"),
         ({"run": "x"}, "e.json", "must list"),
         ([1, 2], "f.json", "must list"),

@@ -92,7 +92,7 @@ def test_a_malformed_line_is_named(tmp_path, line):
         ('[{"filename": "a.mp4", "label": [1, [2]]}]', "entry 1: the label"),
         ('[{"filename": "a.mp4", "label": true}]', "entry 1: the label True"),
         ("[3]", "entry 1: not an object"),
-        ("[]", "names no files"),
+        ("[]", "lists no files"),
     ],
 )
 def test_a_malformed_json_list_is_named(tmp_path, text, message):
@@ -108,7 +108,7 @@ def test_lists_that_cannot_be_used(tmp_path):
         video_sources.video_list(str(tmp_path / "wide.txt"))
     with pytest.raises(UserError, match="cannot read .*missing.txt"):
         video_sources.video_list(str(tmp_path / "missing.txt"))
-    with pytest.raises(UserError, match="names no files"):
+    with pytest.raises(UserError, match="lists no files"):
         video_sources.video_list(written(tmp_path, "\n"))
     annotation = written(tmp_path, "a.mp4 5\n")
     with pytest.raises(UserError, match="no folder"):

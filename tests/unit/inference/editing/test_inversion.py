@@ -265,7 +265,7 @@ def test_the_mean_of_the_generator_takes_the_place_of_one_that_is_missing(made, 
     generator, variables, *_ = made
     images = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
     without = Given(ENCODER, {**encoder.variables, "averages": {"latent_avg": jnp.zeros((4, 8))}})
-    with pytest.warns(UserWarning, match="no mean latent; the mean of 10000 latents of the generator takes its place"):
+    with pytest.warns(UserWarning, match="no mean latent; the mean of 10000 latents of the generator is used instead"):
         found = E4EInversion(without).load(generator, variables).invert(images)
     mean, _ = inversion.mean_latent(generator, variables, 10_000)
     np.testing.assert_allclose(found, encoded(without, images) + mean, atol=1e-4)

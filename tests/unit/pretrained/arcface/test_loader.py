@@ -62,7 +62,7 @@ def test_of_two_networks_in_a_file_the_average_is_left_out(state_dict, tmp_path)
         _, variables = load(weights=write(tmp_path, twice))
     assert (variables["params"]["output_layer_3"]["bias"] > 0).all()
     twice = {f"{part}.{name}": value for name, value in state_dict.items() for part in ("one", "two")}
-    assert "weights lie under one, two: say which by key=" in refusal(load, weights=write(tmp_path, twice))
+    assert "weights lie under one, two: choose with key=" in refusal(load, weights=write(tmp_path, twice))
 
 
 def test_keys_that_do_not_fit_are_named_in_one_line(state_dict, tmp_path):

@@ -179,7 +179,7 @@ def test_starting_from_weights_of_another_activation_is_an_error(tmp_path):
     weights = random_weights(model)
     start = clip_finetune.pretrained()
     np.savez(tmp_path / "laion_small.npz", **weights)  # its name is not evidence
-    with pytest.warns(UserWarning, match="nothing tells which activation .*laion.* the model's, quick_gelu, is taken"):
+    with pytest.warns(UserWarning, match="it is unknown which activation .*laion.* the model's, quick_gelu, is taken"):
         variables = start(tmp_path / "laion_small.npz", model)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": False}}))
     with pytest.raises(UserError, match="laion.*gelu, the model has quick_gelu: give --config.task.model.act=gelu"):

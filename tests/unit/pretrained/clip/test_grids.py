@@ -41,7 +41,7 @@ def save(tmp_path, fields, image_size, **extra):
 @pytest.mark.parametrize("image_size", [(8, 32), (32, 8), 16])
 def test_a_grid_that_nothing_tells_is_refused_and_the_argument_tells_it(tmp_path, image_size):
     file, state_dict = save(tmp_path, VIT, image_size)
-    with pytest.raises(UserError, match="nothing tells in which grid .* give image_size"):
+    with pytest.raises(UserError, match="grid of these weights' positions is unknown .* give image_size"):
         swin_jax.load(weights=file, act="gelu")
     model, variables = swin_jax.load(weights=file, act="gelu", image_size=image_size)
     assert model.visual.image_size == image_size
@@ -105,7 +105,7 @@ def test_weights_of_a_run_are_fitted_to_another_grid(fields):
 
 def test_as_many_positions_are_not_taken_for_the_models():
     square = random_state(make_clip(**VIT, image_size=16))
-    with pytest.raises(UserError, match="17 rows, .* the model's grid is 2 x 8: nothing tells"):
+    with pytest.raises(UserError, match="17 rows, .* the model's grid is 2 x 8: the grid of the weights is unknown"):
         convert.from_official(square, make_clip(**VIT, image_size=(8, 32)))
 
 

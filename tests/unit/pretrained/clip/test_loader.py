@@ -170,9 +170,9 @@ def test_parameters_have_the_models_dtype_but_for_scale_and_statistics():
         (dict(weights="weights.npz", name="ViT-B/32", embed_dim=8), "embed_dim is 6 in the weights and 8 in the model"),
         (dict(weights="weights.npz", name="swin_tiny_patch4_window7_224"), "look like CLIP"),
         (dict(name="ViT-B/23", context_length=5), "nearest name is 'ViT-B/32'"),
-        (dict(name="ViT-B/32", act="gleu"), "act='gleu' makes no model: .*gelu"),
-        (dict(name="ViT-B/32", dtype="fp16"), "dtype='fp16' makes no model"),
-        (dict(name="ViT-B/32", image_size=20), "image_size=20 makes no model"),
+        (dict(name="ViT-B/32", act="gleu"), "act='gleu' does not make a model: .*gelu"),
+        (dict(name="ViT-B/32", dtype="fp16"), "dtype='fp16' does not make a model"),
+        (dict(name="ViT-B/32", image_size=20), "image_size=20 does not make a model"),
         (dict(name="ViT-B/32", weights="workdir"), "determines the model; omit the name 'ViT-B/32'"),
     ],
 )

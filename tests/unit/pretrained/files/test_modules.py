@@ -139,7 +139,7 @@ def test_inner_files_hold_storages_and_no_inner_files(tmp_path):
     for payload, match in (
         (deep, "torch.storage._load_from_bytes"),
         (no_bytes, "not bytes"),
-        (no_file, "inside a pickle that is none"),
+        (no_file, "inside a pickle that are not a file of torch"),
     ):
         (tmp_path / "a.pkl").write_bytes(payload)
         with pytest.raises(UserError, match=match):

@@ -50,5 +50,5 @@ def test_styles_of_another_generator_are_refused(tmp_path):
     with pytest.raises(UserError, match="has styles of widths \\[8, 8\\], and the generator's are"):
         styles(str(tmp_path / "styles"), 8, 128, 8)
     np.save(tmp_path / "w.npy", np.zeros((2, 3)))
-    with pytest.raises(UserError, match="holds no list of styles"):
+    with pytest.raises(UserError, match="does not hold a list of styles"):
         styles(str(tmp_path / "w.npy"), 8, 128, 8)

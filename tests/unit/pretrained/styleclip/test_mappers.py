@@ -114,7 +114,7 @@ def test_weights_of_another_mapper_are_refused_in_one_line(parts, model, message
 
 def test_other_weights_are_no_mapper(tmp_path):
     np.savez(tmp_path / "other.npz", **{"layers.0.weight": np.zeros((2, 2))})
-    with pytest.raises(UserError, match="other.npz: these weights are of no latent mapper"):
+    with pytest.raises(UserError, match="other.npz: these weights are not those of a latent mapper"):
         mappers.read(tmp_path / "other.npz")
     mixed = released({"mapping": 4, "fine_mapping": 4})
     with pytest.raises(UserError, match="several classes"):

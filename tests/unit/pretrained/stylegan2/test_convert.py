@@ -258,7 +258,7 @@ def test_a_network_is_found_among_others():
         found = convert.from_official(inside | {"encoder.a": np.ones(1)}, model)
     equal(convert.to_rosinality(found), generator)
     both = inside | {f"other.{name}": value for name, value in generator.items()}
-    with pytest.raises(UserError, match="weights lie under decoder, other: say which by key="):
+    with pytest.raises(UserError, match="weights lie under decoder, other: choose with key="):
         convert.from_official(both, model)
     average = inside | {f"g_ema.{name}": value + 1 for name, value in generator.items() if "kernel" not in name}
     with pytest.warns(UserWarning, match="left out"):

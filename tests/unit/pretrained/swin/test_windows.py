@@ -140,7 +140,7 @@ def test_tables_are_resized_between_rectangles(old, new, resize):
 def test_rows_that_two_windows_have_are_not_taken_for_the_models():
     square = random_state(make(image_size=64, window_size=8))
     wide = make(image_size=(40, 104), window_size=(5, 13))
-    with pytest.raises(UserError, match="nothing tells whether .* is of 8 x 8 or of 5 x 13"):
+    with pytest.raises(UserError, match="it is unknown whether .* is of 8 x 8 or of 5 x 13"):
         finetune.remap(square, wide, "bicubic")
 
 

@@ -187,7 +187,7 @@ def test_a_config_beside_image_weights_tells_the_windows_that_are_inflated(prese
 def test_image_tables_that_may_be_of_a_square_window_are_not_inflated_to_an_oblong_one(tmp_path):
     image_folder(tmp_path)
     model = make_video_swin(**TINY | DEEP)
-    with pytest.raises(UserError, match="nothing tells whether .* is of 8 x 8 or of 5 x 13, which the model has"):
+    with pytest.raises(UserError, match="it is unknown whether .* is of 8 x 8 or of 5 x 13, which the model has"):
         video_swin_finetune.load_pretrained(tmp_path / "model.safetensors", model)
 
 
