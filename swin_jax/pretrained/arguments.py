@@ -45,7 +45,7 @@ def check_resize(what: str, resize: Any, choices: Sequence[str]) -> None:
     if not choices:
         raise UserError(f"resize={shown(resize)}: {what} resizes nothing; leave it out")
     known = ", ".join(map(repr, choices))
-    raise UserError(f"resize={shown(resize)} is {'none of' if len(choices) > 1 else 'not'} {known}")
+    raise UserError(f"resize={shown(resize)} is not {'one of ' if len(choices) > 1 else ''}{known}")
 
 
 def has_config(name: str | os.PathLike) -> bool:

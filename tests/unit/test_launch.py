@@ -74,7 +74,7 @@ def no_run(monkeypatch):
         ("experiments/quikstart.py", [], "did you mean 'experiments/quickstart.py'?"),
         ("nowhere/at_all.py", [], "no experiment file 'nowhere/at_all.py'"),
         ("swin_jax/core/errors.py", [], "does not define get_config"),
-        ("", [], "no experiment file"),
+        ("", [], "not an experiment file"),
     ],
 )
 def test_bad_input_exits_with_2_and_one_line(launch, tmp_path, no_run, config, flags, message):

@@ -246,7 +246,7 @@ def test_resize_is_one_of_the_familys_choices_wherever_it_is_given(file, tmp_pat
         assert f"resize={resize!r} is not one of 'bicubic'" in refusal(load, weights=path, resize=resize)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"task.model.fn": "swin_jax.models.swin.Swin"}')
-    assert refusal(load, weights=tmp_path / "run", resize="bilinear").endswith("none of 'bicubic', 'geometric'")
+    assert refusal(load, weights=tmp_path / "run", resize="bilinear").endswith("not one of 'bicubic', 'geometric'")
     swin, *others = loading.FAMILIES
     monkeypatch.setattr(loading, "FAMILIES", (dataclasses.replace(swin, resizes=()), *others))
     message = refusal(load, "swin_tiny_patch4_window7_224", resize="bicubic")

@@ -280,7 +280,7 @@ def test_bad_clips_are_refused(clip, error, message):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        (dict(design="factorized"), "none of"),
+        (dict(design="factored"), "not one of"),
         (dict(image_size=224), "image_size=224: it must be a tuple of 3 whole numbers"),
         (dict(window_size=(7, 7)), r"window_size=\(7, 7\): it must be a tuple of 3 whole numbers"),
     ],
