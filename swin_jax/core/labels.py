@@ -277,7 +277,7 @@ def share(sets: dict[str, Any], whose: str) -> dict[str, Any]:
 
 def count_up(names: Sequence[str]) -> bool:
     """True for no names and for '0', '1', ... in this order,
-    which say no more than their number.
+    which tell no more than how many there are.
     """
     return list(names) == [str(number) for number in range(len(names))]
 

@@ -75,7 +75,7 @@ def known_mean(
     Args:
         values: (B, K).
         known: (B, K) bool; the others don't count.
-        class_weights: (K,), what each class is multiplied by; the mean is not divided by them.
+        class_weights: (K,), the factor of each class; the mean is not divided by them.
 
     Returns:
         () float32; 0 where nothing is known.

@@ -106,7 +106,7 @@ def _kind(computation: hlo.Computation, instruction: hlo.Instruction) -> str:
 
 
 def _keeps_parts(computation: hlo.Computation) -> bool:
-    """True if each chip keeps its part only of all results:
+    """True if each chip keeps only its part of all results:
     the fusion all-reduce-scatter, of one array or several.
     """
     root = hlo.source(computation, computation.root)

@@ -68,7 +68,7 @@ class Roofline:
         return max(times, key=times.get)
 
     def mfu(self, flops: float) -> float:
-        """The share of the chip's peak that a step which takes `step` can reach at most.
+        """The largest share of the chip's peak that a step of the duration `step` can reach.
 
         Args:
             flops: FLOPs of the model, per chip and step, without recomputation.

@@ -121,9 +121,9 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
         path: The file of weights.
 
     Returns:
-        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} as far as pictures are
-        told, and 'clean', 'vocabulary' and 'context_length' as far as texts are; None if no
-        such config lies there.
+        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} as far as the config
+        describes pictures, and 'clean', 'vocabulary' and 'context_length' as far as it describes
+        texts; None if there is no such config.
 
     Raises:
         UserError: A config that cannot be read, or a field that cannot be obeyed, by name.

@@ -97,8 +97,8 @@ class LatentOptimization:
     def train_step(
         self, state: TrainState, batch: Batch, frozen: Any
     ) -> tuple[TrainState, Metrics]:
-        """One update of all rows; a batch says nothing,
-        as all that they are moved by is in `frozen`.
+        """One update of all rows; the batch is not read,
+        as everything that moves them is in `frozen`.
         """
 
         def loss(params):

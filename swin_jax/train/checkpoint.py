@@ -215,15 +215,15 @@ def restore(
     Args:
         manager: Manager from `open`.
         abstract: A TrainState of jax.ShapeDtypeStruct with shardings.
-        warn: A function that is told of every checkpoint that is damaged.
+        warn: A function that is called with a line for each damaged checkpoint.
         write: True to move such a folder to `damaged_checkpoints`; otherwise it stays where it is.
 
     Returns:
         (state, meta), or None where there is no checkpoint.
 
     Raises:
-        UserError: All are damaged, or hold a model of other shapes; or there is trouble in reading
-            the newest (memory, rights, network), which then stays where it is.
+        UserError: All are damaged or hold a model of other shapes, or the newest cannot be read
+            (memory, permissions, network) and stays where it is.
     """
     steps: list[int] = []
     wanted = shapes_of(abstract)
@@ -360,7 +360,7 @@ def _load_params(path: epath.Path) -> tuple[dict, dict | None, dict]:
 
 
 def _current_meta(meta: dict) -> dict:
-    """The meta data that `save` was given, with the names of today in the config that it may hold.
+    """The meta data that `save` was given; a config in it has the names of today.
 
     Raises:
         ValueError: It is not what `save` writes.

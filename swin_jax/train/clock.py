@@ -32,8 +32,8 @@ class Clock:
 
     Args:
         images_per_step: The global batch size.
-        flops_per_step: Floating-point operations of one update, over all devices; 0 if not known.
-        peak_flops: Peak FLOP/s of all devices together; 0 if not known.
+        flops_per_step: Floating-point operations of one update, over all devices; 0 if unknown.
+        peak_flops: Peak FLOP/s of all devices together; 0 if unknown.
     """
 
     def __init__(self, images_per_step: int, flops_per_step: float = 0.0, peak_flops: float = 0.0):

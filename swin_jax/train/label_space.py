@@ -95,7 +95,7 @@ def share_labels(
         config: Config from an experiment file.
         folder: The workdir, whose checkpoint decides; without one the weights of `init_from` do if
             they have as many classes, or else the training data.
-        task: Built. Only where it predicts logits do labels stand for them.
+        task: The built task. Labels are shared only where it predicts logits.
         data: The built `config.data`; not compared where nothing is trained and the classes of the
             weights are known.
         evaluations: Built evaluations by name, each with a data set in any of its fields. One that

@@ -217,7 +217,7 @@ class Loop:
         mark: counts.Mark,
         saved: int,
     ) -> int:
-        """Saves a step after which `error` came instead of a batch, unless it is `saved`.
+        """Saves the step after which `error` came instead of a batch, unless it is `saved`.
         Returns the exit status of a request to stop, and raises any other error.
         """
         if pending is not None:

@@ -92,7 +92,7 @@ def read_frozen(run: Run) -> Any:
 
 
 def check_batch(config, placement: sharding.Placement) -> None:
-    """Raises UserError for a batch that mesh, number of micro-batches or mixing do not divide."""
+    """Raises UserError for a batch that the mesh, the micro-batches or the mixing do not divide."""
     placement.check(config.batch_size)
     accumulate = config.task.get("accumulate", 1)
     if config.batch_size % accumulate:

@@ -164,7 +164,7 @@ def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image
 def decode(
     file: bytes | str | os.PathLike, conversion: str = "reference", limits: Limits | None = None
 ) -> Image.Image:
-    """Decodes an encoded picture wholly, so that a damaged one raises here.
+    """Decodes an encoded picture completely, so that a damaged one raises here.
 
     Args:
         file: The encoded bytes, or a path.

@@ -66,7 +66,7 @@ def json_file(
     text_key: str = "text",
     conversion: str = "display",
 ) -> AnnotatedPairs:
-    """Pairs of a JSON file with any number of captions an image.
+    """Pairs of a JSON file with any number of captions per image.
 
     Args:
         path: The file: {"images": [{"filename", "split", "sentences": [{"raw"}]}]} (Karpathy),
@@ -76,7 +76,7 @@ def json_file(
         split: The images whose 'split' is this; 'train' means 'restval' too. Without effect where
             there are none.
         image_key: The key of the path in a list of records; 'image' takes the one of
-            columns.IMAGE_KEYS that there is.
+            columns.IMAGE_KEYS that occurs.
         text_key: The key of the caption or captions there; 'text' takes the one of
             columns.TEXT_KEYS.
         conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation

@@ -141,16 +141,16 @@ def make_mapper(
     channels: PositiveInts = CHANNELS,
     with_rgb: bool = False,
 ) -> LevelsMapper | SingleMapper | StyleSpaceMapper:
-    """A mapper of any class.
+    """Makes a mapper of any class.
 
     Args:
         kind: 'levels', 'single' or 'styles'.
         coarse, medium, fine: The same as in `LevelsMapper`.
-        norm_axis: The same as in `Mapping`; in S there is but one axis.
+        norm_axis: The same as in `Mapping`; S has only one axis.
         channels, with_rgb: The same as in `StyleSpaceMapper`.
 
     Raises:
-        UserError: Another word for `kind`; no level left.
+        UserError: An unknown `kind`, or no level left.
     """
     if kind not in KINDS:
         raise UserError(f"kind={kind!r} must be one of {', '.join(KINDS)}")

@@ -88,10 +88,10 @@ def _download(url: str, path: Path) -> None:
 
 
 def read(path: Path, url: str, take: Callable[[Path], Any]) -> Any:
-    """The result of `take(path)` for a download. It may be a page to sign in at, or end too early.
+    """The result of `take(path)` for a download, which may be a sign-in page or end too early.
 
     Raises:
-        UserError: That of `take`, and what to delete to download the file again.
+        UserError: The error of `take`, with what to delete to download the file again.
     """
     try:
         return take(path)

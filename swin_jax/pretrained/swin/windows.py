@@ -104,7 +104,7 @@ def read_tables(found: Mapping[str, np.ndarray], stages: int, made_for=None) -> 
 
 
 def windows_of_rows(rows: int) -> list[Window]:
-    """The windows (h, w) whose tables have so many rows; a square one first, lines last."""
+    """The windows (h, w) whose tables have this many rows; a square one first, lines last."""
     sides = [side for side in range(1, rows + 1, 2) if rows % side == 0 and rows // side % 2]
     windows = [((side + 1) // 2, (rows // side + 1) // 2) for side in sides]
     return sorted(windows, key=lambda window: (1 in window, abs(window[0] - window[1]), window))

@@ -67,7 +67,7 @@ class Ownership:
         self._beats = threading.Lock()  # is held while a beat is looked for and written
 
     def acquire(self) -> str:
-        """Waits until the owner before, if any, is known to live or to be dead.
+        """Takes the workdir, once it is known whether a previous owner, if any, is alive or dead.
 
         Returns:
             '' if the workdir belongs to this run now, or why it does not.
