@@ -116,7 +116,7 @@ def _check_labels(entries: Sequence[Entry]) -> None:
             raise UserError(
                 f"{entry.place}: {short(entry.path)} has the label "
                 f"{short(max(entry.labels, key=entry.labels.count))} twice; marks of 0 and 1 "
-                "stand in a table with a column for each class"
+                "go into a table with a column for each class"
             )
         if found := next((label for label in entry.labels if joined.get(label)), None):
             warn(

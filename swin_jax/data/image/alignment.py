@@ -187,7 +187,7 @@ def _checked(landmarks: Any) -> np.ndarray:
     except (ValueError, TypeError):
         points = np.zeros(0)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) not in _PLACES:
-        shape = f"of shape {points.shape}" if points.size else "no numbers"
+        shape = f"of shape {points.shape}" if points.size else "not numbers"
         raise UserError(
             f"landmarks are {shape}: 5 or 68 points (x, y) are needed, as dlib or MTCNN find them"
         )

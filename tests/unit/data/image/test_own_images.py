@@ -87,7 +87,7 @@ def test_a_class_may_be_called_train(tmp_path):
     "numbers, message",
     [
         ({"a": 5}, "has one class, 'a': put the images of each class"),
-        ({"a": 5, "b": 1}, "class 'b' in .* has 1 image: each needs two"),
+        ({"a": 5, "b": 1}, "class 'b' in .* has 1 image: each needs at least two"),
         ({}, "there is no folder"),
     ],
 )
