@@ -80,7 +80,7 @@ def load_indices(path: str | os.PathLike) -> dict[tuple[int, int], np.ndarray]:
     """Reads what `save_indices` wrote.
 
     Raises:
-        UserError: A file that is not that.
+        UserError: A file that it did not write.
     """
     try:
         entries = text_files.parse_json(text_files.read(path))

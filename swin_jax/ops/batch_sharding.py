@@ -83,7 +83,7 @@ def one_by_one(fn: Callable[[Any, jax.Array], jax.Array], held: Any, rows: jax.A
 
 
 def _batch_shards(examples: int) -> int:
-    """Into how many parts the current mesh splits so many examples; 1 where it doesn't."""
+    """The number of parts into which the current mesh splits so many examples; 1 if it doesn't."""
     mesh = jax.sharding.get_abstract_mesh()
     if not _splits(mesh):
         return 1

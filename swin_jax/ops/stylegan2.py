@@ -75,7 +75,7 @@ def _transposed(kernel: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel_gradient(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
-    """The gradient by the kernel: x (B, H, W, I), gradient by the output y (B, H, W, O) -> (size,
+    """The gradient of the kernel: x (B, H, W, I), gradient of the output y (B, H, W, O) -> (size,
     size, I, O).
     """
     x, y, pad = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), size // 2

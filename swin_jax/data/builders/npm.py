@@ -57,7 +57,7 @@ def fetch(packages: Iterable[Package], folder: Path, registry: str = REGISTRY) -
         folder: Folder for the tarballs, which are named as `npm pack` does.
         registry: The registry's address.
 
-    Raises UserError where a tarball cannot be fetched or is not the one that it should be.
+    Raises UserError where a tarball cannot be fetched or is not the expected one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for package in packages:

@@ -70,7 +70,7 @@ def _expand(pattern: str) -> list[str]:
 
 
 def _literal_folder(pattern: str) -> tuple[str, str]:
-    """Splits a pattern behind the longest beginning that is a folder by its literal name."""
+    """Splits a pattern after the longest beginning that is a folder by its literal name."""
     parts = pattern.split("/")
     for length in range(len(parts) - 1, 0, -1):
         folder = "/".join(parts[:length]) or "/"

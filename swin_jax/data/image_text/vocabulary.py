@@ -37,7 +37,7 @@ class Vocabulary(NamedTuple):
     """Byte-pair encoding as tables.
 
     Attributes:
-        byte_ids: The id of each byte inside of a word, as a table for `bytes.translate`;
+        byte_ids: The id of each byte inside a word, as a table for `bytes.translate`;
             256 more at a word's end.
         joined: {two neighboring ids: the id that they become}; of several pairs the one that
             becomes the lowest id is joined first.

@@ -31,7 +31,7 @@ _REMEMBERED = 256  # latents
 
 @checked
 def optimize(task: Any, latents: np.ndarray, steps: PositiveInt = 300, show: bool = True) -> Any:
-    """Moves latents to the text of a task, or each to its own.
+    """Moves latents toward the text of a task, or each toward its own.
 
     Args:
         task: A `tasks.latent_optimization.LatentOptimization`, with one text or as many as latents.

@@ -1,3 +1,3 @@
-"""StyleGAN2's weights: rosinality's, NVIDIA's of PyTorch and of TensorFlow,
-and back into the first two.
+"""StyleGAN2's weights, from rosinality's files and NVIDIA's of PyTorch and TensorFlow,
+and back to the first two.
 """

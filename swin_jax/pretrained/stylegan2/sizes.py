@@ -23,8 +23,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def convolutions(resolution: int) -> list[tuple[int, str]]:
-    """(resolution, 'conv0' or 'conv1') of a generator's styled convolutions, in their order,
-    that of the noise maps.
+    """(resolution, 'conv0' or 'conv1') of a generator's styled convolutions, in the order of
+    the noise maps.
     """
     return [(4, "conv1")] + [
         (r, conv) for r in resolutions(resolution)[1:] for conv in ("conv0", "conv1")

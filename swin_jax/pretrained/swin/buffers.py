@@ -112,10 +112,10 @@ def read_index(index: np.ndarray) -> tuple[int, int] | None:
     """The window (h, w) that a `relative_position_index` (N, N) is of.
 
     Returns:
-        None for a line of tokens, which may lie or stand.
+        None for a line of tokens, which may be horizontal or vertical.
 
     Raises:
-        UserError: An index of no window.
+        UserError: An index that belongs to no window.
     """
     tokens = len(index)
     found = []
