@@ -1,6 +1,7 @@
 """The loop depends on no task: two networks with two optimizers, alternating, a running scalar and frozen weights."""
 
 import dataclasses
+import shutil
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -145,9 +146,17 @@ def get_config(steps, shift=3.0):
     return c
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained")
+    assert loop.prepare(get_config(12), str(workdir))() == 0
+    return workdir
+
+
 @pytest.fixture
-def whole(tmp_path):
-    assert loop.prepare(get_config(12), str(tmp_path / "whole"))() == 0
+def whole(trained, tmp_path):
+    """A copy of a run of twelve steps."""
+    shutil.copytree(trained, tmp_path / "whole")
     return tmp_path / "whole"
 
 
