@@ -120,7 +120,7 @@ def _check_labels(entries: Sequence[Entry]) -> None:
             )
         if found := next((label for label in entry.labels if joined.get(label)), None):
             warn(
-                f"{entry.place}: {short(repr(found))} is taken for one class; "
+                f"{entry.place}: {short(repr(found))} is read as one class; "
                 "several labels are written 'cat;dog'"
             )
             joined = {}

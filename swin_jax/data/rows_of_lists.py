@@ -75,7 +75,7 @@ def _categorized(file: str, images: list, marks: list, categories: list) -> list
     except (LookupError, TypeError) as error:
         raise UserError(
             f'{file}: images need "id" and "file_name", annotations "image_id" and '
-            '"category_id" of those that there are, categories "id" and "name" '
+            '"category_id" of existing ones, categories "id" and "name" '
             f"({type(error).__name__}: {short(error)})"
         ) from error
     for rows, known, what in ((images, found, "images"), (categories, names, "categories")):

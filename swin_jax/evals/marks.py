@@ -107,9 +107,7 @@ def mark_scores(
     for name, score, marks in zip(class_names, scores.T, label.T):
         known = marks >= 0
         if not known.any():
-            raise UserError(
-                f"the data set has no record of which it is known whether it is {name!r}"
-            )
+            raise UserError(f"the data set has no record that tells whether it is {name!r}")
         positive = marks[known] > 0
         each.append(float(np.mean((score[known] > 0) == positive)))
         results[f"{name}/accuracy"] = each[-1]

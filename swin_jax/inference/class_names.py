@@ -60,7 +60,7 @@ def assumed(source: str, kind: str, count: int, advice: str = _ADVICE) -> str:
         advice: Advice for the case that they are others.
     """
     return (
-        f"{source} does not tell its classes; because it has {count}, they are taken for those of "
+        f"{source} does not name its classes; it has {count}, so they are assumed to be those of "
         f"{_LISTS[kind, count][0]}. For others {advice}"
     )
 

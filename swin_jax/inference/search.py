@@ -101,7 +101,7 @@ def prepare_search(config, workdir: str, query: str, top: PositiveInt = 10) -> C
     Returns:
         The function that prints cosines and paths, the nearest first, draws search.png into the
         workdir and returns the exit status, 0. It raises UserError for an index of other weights or
-        of pictures that were prepared otherwise, and for a text if the model reads none.
+        of pictures that were prepared differently, and for a text if the model reads none.
 
     Raises:
         UserError: No weights, no index, a folder, no such image or one that cannot be read.

@@ -166,7 +166,7 @@ def _shards(index: Path) -> dict[Path, set[str]]:
             or len(file) > 255
         ):
             raise UserError(
-                f"{index}: {name[:200]} lies in {shown(file)}, which is not a file beside it"
+                f"{index}: {name[:200]} is in {shown(file)}, which is not a file beside it"
             )
         files.setdefault(index.with_name(file), set()).add(name)
     for file in files:

@@ -325,7 +325,7 @@ def check_pixels(stored: str, prepared: Preparation, index: str) -> None:
     told = not stored.startswith("{") or "conversion" in json.loads(stored)
     if told or not same_pixels(stored, prepared.replace(conversion="reference").fingerprint()):
         raise UserError(
-            f"{index} is of pictures that were prepared otherwise; "
+            f"{index} is of pictures that were prepared differently; "
             "rebuild it (for a run: --index=FOLDER)"
         )
     warn(

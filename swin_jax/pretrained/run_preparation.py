@@ -64,7 +64,7 @@ def of_run(
                 "call your own function instead",
             )
         raise UserError(
-            f"{source}/config.json does not tell how {what} are prepared: {reason}; {advice}"
+            f"{source}/config.json does not say how {what} are prepared: {reason}; {advice}"
         )
     types = {key: str for key in config if key.startswith("data.") and key.endswith(".clean")}
     beside.check_types(f"{source}/config.json", config, _TYPES | types)

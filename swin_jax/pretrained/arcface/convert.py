@@ -141,10 +141,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """
     state_dict, left = own_part(state_dict)
     if left:
-        warn(
-            "left out of the weights, which are of more than an IR-SE network: "
-            f"{choose.listed(left)}"
-        )
+        warn(f"left out weights that do not belong to an IR-SE network: {choose.listed(left)}")
     shapes = official_shapes(model)
     _check(state_dict, shapes)
     return to_variables(state_dict, shapes, model.blocks[-1][1])

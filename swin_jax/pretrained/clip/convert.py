@@ -125,7 +125,7 @@ def _tell_what_is_left(state_dict: Mapping[str, np.ndarray]) -> None:
     parts = [f"{len(swin)} arrays of a Swin"] if swin else []
     parts += [f"{len(left)} others, {left[0]} first"] if left else []
     if parts:
-        warn(f"left out of the weights, which are of more than a CLIP: {', and '.join(parts)}")
+        warn(f"left out weights that do not belong to a CLIP: {', and '.join(parts)}")
 
 
 def fit_positions(

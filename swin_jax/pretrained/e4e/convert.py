@@ -68,10 +68,7 @@ def _tell_what_is_left(names: list[str]) -> None:
             "key='decoder' takes it"
         )
     if others := [name for name in names if name != AVERAGE and not name.startswith(_DECODER)]:
-        warn(
-            "left out of the weights, which are of more than an e4e encoder: "
-            f"{choose.listed(others)}"
-        )
+        warn(f"left out weights that do not belong to an e4e encoder: {choose.listed(others)}")
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> dict:

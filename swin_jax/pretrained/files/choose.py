@@ -43,7 +43,7 @@ def preferred(names: Collection[str]) -> str | None:
 def several(names: Collection[str]) -> UserError:
     """The error where the rule does not tell which weights are meant."""
     return UserError(
-        f"weights lie under {listed(names)}: choose with key=, such as key={min(names)!r}"
+        f"there are weights under {listed(names)}: choose with key=, such as key={min(names)!r}"
     )
 
 

@@ -123,7 +123,7 @@ def _check(path: Path, url: str, license: str) -> None:
         recorded = json.loads(record.read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{record} does not tell the checksum of {path.name}; delete both to start again"
+            f"{record} does not hold the checksum of {path.name}; delete both to start again"
         ) from error
     if recorded != digest:
         raise UserError(

@@ -103,7 +103,7 @@ def test_images_of_coco_have_their_categories_once(tmp_path):
     np.testing.assert_array_equal(found.marks, [[0, 0], [1, 1]])
     twice = COCO["categories"][:1]
     for wrong, says in (
-        ({"annotations": [{"image_id": 3, "category_id": 9}]}, "annotations .*of those that there are.*KeyError: 3"),
+        ({"annotations": [{"image_id": 3, "category_id": 9}]}, "annotations .*of existing ones.*KeyError: 3"),
         ({"categories": [{"id": 9}]}, "KeyError: 'name'"),
         ({"images": [1]}, "TypeError"),
         ({"images": COCO["images"] * 2}, "two images have the same id"),
@@ -280,7 +280,7 @@ def test_marks_as_pandas_writes_them(tmp_path):
 
 
 def test_a_name_with_a_comma_beside_its_parts_is_told(tmp_path):
-    with pytest.warns(UserWarning, match="l.csv:2: 'run,jump' is taken for one class; several labels are written"):
+    with pytest.warns(UserWarning, match="l.csv:2: 'run,jump' is read as one class; several labels are written"):
         found = read(tmp_path, "l.csv", 'path,label\na,"run,jump"\nb,run\n')
     assert found.class_names == ("run", "run,jump")
     with warnings.catch_warnings():

@@ -97,7 +97,7 @@ def test_names_that_only_their_number_tells_are_a_guess(source, tmp_path, instal
     with pytest.raises(UserError, match="come with a package"):
         swin_jax.class_names(model)
     installed("timm")
-    with pytest.warns(UserWarning, match="does not tell its classes; because it has 1000, .*names=FILE"):
+    with pytest.warns(UserWarning, match="does not name its classes; it has 1000, .*names=FILE"):
         assert swin_jax.class_names(model) == tuple(IMAGENET)
 
 
@@ -151,5 +151,5 @@ def test_predictions_say_that_names_of_first_weights_are_a_guess(tmp_path, insta
     config.init_from.path = "products.npz"
     assert predict._class_names(config, tmp_path, "image", 1000) == tuple(map(str, range(1000)))
     installed("timm")
-    with pytest.warns(UserWarning, match="^products.npz does not tell its classes; .*--config.init_from.class_names"):
+    with pytest.warns(UserWarning, match="^products.npz does not name its classes; .*--config.init_from.class_names"):
         assert predict._class_names(config, tmp_path, "image", 1000) == tuple(IMAGENET)

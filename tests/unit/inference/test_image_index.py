@@ -265,7 +265,7 @@ def test_a_model_indexes_and_finds(folder, tmp_path, caplog):
     with pytest.raises(UserError, match="text 0 is ''"):
         image_index.find(found, model, variables, "")
     squashed = preprocess(model, mode="squash", context_length=4)
-    with pytest.raises(UserError, match="pictures that were prepared otherwise"):
+    with pytest.raises(UserError, match="pictures that were prepared differently"):
         image_index.find(found, model, variables, folder / "3.png", preprocess=squashed)
     with pytest.warns(UserWarning, match="cut to 4 tokens"):
         image_index.find(found, model, variables, "a boat on a lake", preprocess=squashed)

@@ -108,7 +108,7 @@ def test_index_and_similarity_read_them_so(conversion, folder, path, forms, monk
     for row in found:
         assert_equal(row.reshape(SIZE, SIZE, 3), fitted(forms[conversion]))
     other = PREPARED.replace(conversion="display" if conversion == "reference" else "reference")
-    with pytest.raises(UserError, match="pictures that were prepared otherwise"):
+    with pytest.raises(UserError, match="pictures that were prepared differently"):
         image_index.find(index, None, {}, path, preprocess=other)
 
 

@@ -327,7 +327,7 @@ def test_a_workdir_tells_its_own_preparation(tmp_path):
     found = preprocess.preprocess(tmp_path)(np.full((8, 8, 3), 255, np.uint8))
     np.testing.assert_allclose(found, np.full((1, 8, 8, 1), 2.0), rtol=1e-5)
     make_workdir(tmp_path)
-    with pytest.raises(UserError, match="does not tell how pictures are prepared"):
+    with pytest.raises(UserError, match="does not say how pictures are prepared"):
         preprocess.preprocess(tmp_path)
 
 

@@ -284,7 +284,7 @@ def test_of_a_file_that_holds_two_families_the_name_takes_one(prefix, tmp_path, 
     path = tmp_path / "weights.npz"
     np.savez(path, **{name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
     assert "could be a Swin or a CLIP: give load() the name" in refusal(load, weights=path)
-    with pytest.warns(UserWarning, match=r"of more than a Swin: .*visual \(\d+\)"):
+    with pytest.warns(UserWarning, match=r"not belong to a Swin: .*visual \(\d+\)"):
         assert load("swin_tiny_patch4_window7_224", weights=path)[0] == Swin(**TINY)
-    with pytest.warns(UserWarning, match=rf"of more than a CLIP: {len(swin_shapes)} arrays of a Swin"):
+    with pytest.warns(UserWarning, match=rf"not belong to a CLIP: {len(swin_shapes)} arrays of a Swin"):
         assert load("ViT-B/32", weights=path, act="gelu")[0] == make_clip(**CLIP, act="gelu")

@@ -305,7 +305,7 @@ def test_nothing_is_assumed_of_the_model_of_a_workdir_that_does_not_tell(workdir
     model, said = warned(load, weights=workdir(**{"task.mean": None}))
     assert said == []
     for _ in range(2):
-        with pytest.raises(UserError, match="does not tell how pictures are prepared: task.mean missing"):
+        with pytest.raises(UserError, match="does not say how pictures are prepared: task.mean missing"):
             preprocess(model[0])
 
 

@@ -69,7 +69,7 @@ def test_any_prefix_is_found(tmp_path, prefix):
     official = convert.to_official_names(found) if found.keys() != arrays.keys() else found
     for name, value in arrays.items():
         np.testing.assert_array_equal(official[name], value)
-    assert lines == ["left out of the weights, which are of more than a Swin: criterion (1), epoch_scale (1)"]
+    assert lines == ["left out weights that do not belong to a Swin: criterion (1), epoch_scale (1)"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_where_the_rule_does_not_tell_the_names_are_listed(tmp_path, names, flat
     if flat:
         parts = {key: value for name in names for key, value in under(f"{name}.", parts[name]).items()}
     save(tmp_path / "w.pth", {"checkpoint": parts})
-    with pytest.raises(UserError, match=f"weights lie under {names[0]}, {names[1]}: choose with key="):
+    with pytest.raises(UserError, match=f"there are weights under {names[0]}, {names[1]}: choose with key="):
         read(tmp_path / "w.pth")
     assert read(tmp_path / "w.pth", key=names[1])["norm.bias"][0] == 1
 
@@ -179,7 +179,7 @@ def test_where_the_rule_does_not_tell_the_names_are_listed(tmp_path, names, flat
 )
 def test_state_dicts_in_a_list_are_called_by_their_numbers(tmp_path, form, place):
     path = save(tmp_path / "w.pth", form([state_dict(1), state_dict(2)]))
-    with pytest.raises(UserError, match="weights lie under 0, 1: choose with key=, such as key='0'"):
+    with pytest.raises(UserError, match="there are weights under 0, 1: choose with key=, such as key='0'"):
         read(path)
     for key in (f"{place}1", "1"):
         found, lines = said(path, key=key)
@@ -251,7 +251,7 @@ HEADS = ["head.mlp.0.weight", "head.last_layer.weight_g", "head_dist.weight", "a
 def test_extra_heads_are_left_out_and_said(tmp_path, prefix):
     heads = {name: np.ones(2, np.float32) for name in HEADS}
     save(tmp_path / "w.pth", under(prefix, state_dict() | heads))
-    with pytest.warns(UserWarning, match="left out of the weights, which are of more than a Swin") as caught:
+    with pytest.warns(UserWarning, match="left out weights that do not belong to a Swin") as caught:
         model, variables = load(weights=tmp_path / "w.pth")
     text = " ".join(str(warning.message) for warning in caught)
     assert all(name.split(".")[0] in text for name in HEADS)
@@ -272,7 +272,7 @@ def test_a_video_swin_is_found_like_a_swin(tmp_path, prefix):
     shapes = video.official_shapes(model)
     arrays = {name: np.full(shape, 2.0, np.float32) for name, shape in shapes.items()}
     extra = under(prefix, {"projector.weight": np.ones(1)}) | {"loss.a": np.ones(1)}
-    with pytest.warns(UserWarning, match="left out of the weights"):
+    with pytest.warns(UserWarning, match="left out weights"):
         found = video.from_official(read(save(tmp_path / "w.pth", under(prefix, arrays) | extra)), model)
     assert found["params"]["cls_head"]["fc_cls"]["bias"][0] == 2
 

@@ -52,17 +52,17 @@ def test_a_file_alone_tells_the_network_whatever_stands_before_its_names(prefix,
 
 def test_buffers_are_passed_over_and_other_parts_are_told(state_dict, tmp_path):
     more = {"input_layer.1.num_batches_tracked": np.zeros((), np.int64), "head.kernel": np.zeros((5, 9), "f")}
-    with pytest.warns(UserWarning, match="of more than an IR-SE network: head.kernel"):
+    with pytest.warns(UserWarning, match="not belong to an IR-SE network: head.kernel"):
         assert load(weights=write(tmp_path, state_dict | more))[0] == TINY
 
 
 def test_of_two_networks_in_a_file_the_average_is_left_out(state_dict, tmp_path):
     twice = state_dict | {f"ema.{name}": -value for name, value in state_dict.items()}
-    with pytest.warns(UserWarning, match="of more than an IR-SE network: ema.input_layer.0.weight"):
+    with pytest.warns(UserWarning, match="not belong to an IR-SE network: ema.input_layer.0.weight"):
         _, variables = load(weights=write(tmp_path, twice))
     assert (variables["params"]["output_layer_3"]["bias"] > 0).all()
     twice = {f"{part}.{name}": value for name, value in state_dict.items() for part in ("one", "two")}
-    assert "weights lie under one, two: choose with key=" in refusal(load, weights=write(tmp_path, twice))
+    assert "there are weights under one, two: choose with key=" in refusal(load, weights=write(tmp_path, twice))
 
 
 def test_keys_that_do_not_fit_are_named_in_one_line(state_dict, tmp_path):

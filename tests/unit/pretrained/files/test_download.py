@@ -30,7 +30,7 @@ def test_a_file_that_changed_is_refused(cached):
 def test_a_damaged_record_is_one_line(cached, text):
     record = cached.with_name(cached.name + ".json")
     record.mkdir() if text is None else record.write_bytes(text)
-    with pytest.raises(UserError, match="does not tell the checksum of .*; delete both to start again") as error:
+    with pytest.raises(UserError, match="does not hold the checksum of .*; delete both to start again") as error:
         download.fetch(URL)
     assert "\n" not in str(error.value)
 

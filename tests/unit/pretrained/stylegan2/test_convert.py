@@ -254,11 +254,11 @@ def test_other_architectures_and_kinds_are_named():
 def test_a_network_is_found_among_others():
     generator, model = stylegan2.rosinality(GENERATOR), model_of(GENERATOR)
     inside = {f"decoder.{name}": value for name, value in generator.items()}
-    with pytest.warns(UserWarning, match="more than a generator: 1 others, encoder.a first"):
+    with pytest.warns(UserWarning, match="not belong to a generator: 1 others, encoder.a first"):
         found = convert.from_official(inside | {"encoder.a": np.ones(1)}, model)
     equal(convert.to_rosinality(found), generator)
     both = inside | {f"other.{name}": value for name, value in generator.items()}
-    with pytest.raises(UserError, match="weights lie under decoder, other: choose with key="):
+    with pytest.raises(UserError, match="there are weights under decoder, other: choose with key="):
         convert.from_official(both, model)
     average = inside | {f"g_ema.{name}": value + 1 for name, value in generator.items() if "kernel" not in name}
     with pytest.warns(UserWarning, match="left out"):

@@ -308,7 +308,7 @@ def test_a_workdir_tells_its_own_preparation(tmp_path):
     found = preprocess.preprocess(tmp_path)(np.full((9, 8, 12, 3), 255, np.uint8))
     np.testing.assert_allclose(found, np.full((6, 4, 8, 8, 3), 2.0), rtol=1e-5)
     make_workdir(tmp_path)
-    with pytest.raises(UserError, match="does not tell how videos are prepared"):
+    with pytest.raises(UserError, match="does not say how videos are prepared"):
         preprocess.preprocess(tmp_path)
 
 
