@@ -89,7 +89,7 @@ def test_a_foreign_file_under_a_name_is_refused(looks, name, tmp_path):
 @pytest.mark.parametrize(
     "names, message",
     [
-        ([], f"no family that load() knows ({TITLES}): there are none"),
+        ([], f"not of a family that load() knows ({TITLES}): there are none"),
         (["a", "b.c", "d", "e"], f"({TITLES}): their 4 names begin with a, b.c, d"),
     ],
 )
