@@ -96,9 +96,10 @@ def mark_scores(
         class_names: C of them.
 
     Returns:
-        For each class '<name>/accuracy', the share of known marks that are right, and '<name>/auc',
-        its `metrics.roc_auc` if it both occurs and does not; 'accuracy', the mean of the former
-        over the classes, and 'least_accuracy', the least of them.
+        For each class '<name>/accuracy', the share of known marks that are right (a score that is
+        NaN never is), and '<name>/auc', its `metrics.roc_auc` if it both occurs and does not;
+        'accuracy', the mean of the former over the classes, and 'least_accuracy', the least of
+        them.
 
     Raises:
         UserError: Nothing is known of a class.
@@ -109,7 +110,8 @@ def mark_scores(
         if not known.any():
             raise UserError(f"the data set has no record that tells whether it is {name!r}")
         positive = marks[known] > 0
-        each.append(float(np.mean((score[known] > 0) == positive)))
+        is_right = ((score[known] > 0) == positive) & ~np.isnan(score[known])
+        each.append(float(is_right.mean()))
         results[f"{name}/accuracy"] = each[-1]
         if positive.any() and not positive.all():
             results[f"{name}/auc"] = metrics.roc_auc(score[known], positive)

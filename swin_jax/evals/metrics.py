@@ -4,6 +4,8 @@ from features and a linear classifier.
 The references are scikit-learn's metrics and the VOC2007 development kit.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,8 +167,13 @@ def average_precision_11_points(score: np.ndarray, positive: np.ndarray) -> floa
     Args:
         score: (N,) floating point; equal scores are counted together.
         positive: (N,) bool.
+
+    Returns:
+        The precision, NaN where a score is.
     """
     precision, recall = _curve(score, positive)
+    if np.isnan(score).any():
+        return math.nan
     return float(
         np.mean([precision[recall >= level - 1e-9].max() for level in np.linspace(0, 1, 11)])
     )
@@ -212,8 +219,13 @@ def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
     Args:
         score: (N,) floating point; equal scores are counted together.
         positive: (N,) bool.
+
+    Returns:
+        The area, NaN where a score is.
     """
     precision, recall = _curve(score, positive)
+    if np.isnan(score).any():
+        return math.nan
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 

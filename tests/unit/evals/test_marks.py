@@ -94,6 +94,11 @@ def test_a_class_that_always_occurs_has_no_auc():
     assert found == {"a/accuracy": 0.5, "b/accuracy": 1.0, "b/auc": 1.0, "accuracy": 0.75, "least_accuracy": 0.5}
 
 
+def test_a_score_that_is_nan_is_wrong():
+    found = mark_scores(np.array([[np.nan], [2.0], [np.nan]]), np.array([[0], [1], [1]]), ("a",))
+    assert found["accuracy"] == found["a/accuracy"] == 1 / 3 and np.isnan(found["a/auc"])
+
+
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(UserError, match="whether it is 'b'"):
         mark_scores(np.ones((2, 2)), np.array([[1, -1], [0, -1]]), ("a", "b"))

@@ -205,6 +205,17 @@ def test_average_precision_is_that_of_scikit_learn_for_equal_scores_and_what_is_
         metrics.multi_label_scores(scores, np.minimum(label, 0))
 
 
+@pytest.mark.parametrize("rows", [slice(None), 0])
+def test_scores_that_are_nan_give_no_precision(rows):
+    """Records often come class by class, and scores that are no numbers left them in that order."""
+    label = np.eye(3, dtype=int).repeat(4, axis=0)
+    scores = label + 0.5
+    scores[rows] = np.nan
+    assert np.isnan(metrics.multi_label_scores(scores, label)["map"])
+    assert np.isnan(metrics.average_precision_11_points(scores[:, 0], label[:, 0] > 0))
+    assert np.isnan(metrics.evaluate(scores, label, np.eye(3))["map_11_points"])
+
+
 def test_multi_label_scores_are_softmaxed_and_leave_out_what_does_not_count():
     image, label, weights = problem(60, 3)
     multi = np.eye(3, dtype=int)[label]
