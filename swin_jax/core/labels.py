@@ -1,6 +1,5 @@
 """Class names of two sets that share a label space: compared and mapped by name, never by place."""
 
-import ast
 import collections
 import csv
 import dataclasses
@@ -106,7 +105,7 @@ def _names_of_lines(file: str, text: str) -> tuple[str, ...] | None:
     if os.fspath(file).lower().endswith((".yaml", ".yml")):
         raise UserError(f"{file} is YAML: write one name a line, or a list of names in a .json")
     if re.fullmatch(r"\s*(\{.*\}|\[.*\])\s*", text, re.DOTALL):
-        return _names_in(ast.literal_eval(text.strip()))  # of Python
+        return _names_in(text_files.parse_literal(text))
     lines = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
     if len(lines) > 1 and all(map(_SYNSET.match, lines)):  # as in ILSVRC's synset_words.txt
         return tuple(line.split(None, 1)[1] for line in lines)
@@ -288,7 +287,7 @@ def refuse_twins(place: str, names: Sequence[str]) -> None:
     """
     same = composed(names)
     if len(set(same)) < len(set(names)):
-        twin = next(name for name in same if same.count(name) > 1)
+        twin, _ = collections.Counter(same).most_common(1)[0]
         raise UserError(
             f"{place} has two classes {twin!r}, whose letters are composed in two ways: join them"
         )

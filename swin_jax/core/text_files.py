@@ -1,11 +1,19 @@
 """Text files that people give: lists of files, names of classes."""
 
+import ast
+import collections
+import io
+import itertools
 import json
 import os
+import re
 import stat
+import tokenize
 from typing import Any
 
 from swin_jax.core.errors import UserError
+
+_NEIGHBORS = re.compile(r"""['"]\s+['"]""")  # texts without a comma between them
 
 
 def read(path: str | os.PathLike) -> str:
@@ -46,13 +54,47 @@ def parse_json(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=_unique)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def parse_literal(text: str) -> Any:
+    """The value of a literal of Python, or the list that an array of texts is in the print of
+    NumPy, "['one' 'two']". A dict with a key twice is refused, as in `parse_json`, and so are
+    texts that a missing comma would join.
+
+    Raises:
+        ValueError, SyntaxError, TypeError, MemoryError, RecursionError: No literal, or one that is
+            refused.
+    """
+    text = text.strip()
+    if _NEIGHBORS.search(text) and (found := _texts_side_by_side(text)) is not None:
+        return found
+    tree = ast.parse(text, mode="eval")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            _unique([(ast.literal_eval(key), None) for key in node.keys if key is not None])
+    return ast.literal_eval(tree)
+
+
+def _texts_side_by_side(text: str) -> list[str] | None:
+    """The texts between brackets where no comma stands between any; None where none follow each
+    other.
+    """
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    try:
+        tokens = [token for token in tokens if token.string.strip()]
+    except tokenize.TokenError as error:
+        raise ValueError(str(error)) from error
+    kinds = [token.type == tokenize.STRING for token in tokens]
+    if not any(one and following for one, following in itertools.pairwise(kinds)):
+        return None
+    if not all(kinds[1:-1]):
+        raise ValueError("a comma between two texts is missing")
+    return [ast.literal_eval(token.string) for token in tokens[1:-1]]
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(
-            f"the key {next(key for key in keys if keys.count(key) > 1)[:40]!r} appears twice"
-        )
+        twice, _ = collections.Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {str(twice)[:40]!r} appears twice")
     return found
 
 

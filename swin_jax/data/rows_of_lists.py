@@ -2,14 +2,11 @@
 and lists within one field.
 """
 
-import ast
 import collections
 import csv
 import io
 import json
 import os
-import re
-import tokenize
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +16,6 @@ from swin_jax.core.output.text import shown
 
 _COCO = ("images", "annotations", "categories")
 SPLIT = "split"  # the column that tells which part of a data set a row belongs to
-_NEIGHBORS = re.compile(r"""['"]\s+['"]""")  # texts without a comma between them
 _MAX_LISTED = 100_000  # characters of a list within a field
 
 
@@ -67,11 +63,10 @@ def _categorized(file: str, images: list, marks: list, categories: list) -> list
     """
     try:
         names = {row["id"]: row["name"] for row in categories}
-        found = {row["id"]: {"path": row["file_name"], "label": []} for row in images}
+        # The keys of a dict are a set in order.
+        found = {row["id"]: {"path": row["file_name"], "label": {}} for row in images}
         for mark in marks:
-            labels, name = found[mark["image_id"]]["label"], names[mark["category_id"]]
-            if name not in labels:
-                labels.append(name)
+            found[mark["image_id"]]["label"][names[mark["category_id"]]] = None
     except (LookupError, TypeError) as error:
         raise UserError(
             f'{file}: images need "id" and "file_name", annotations "image_id" and '
@@ -83,7 +78,7 @@ def _categorized(file: str, images: list, marks: list, categories: list) -> list
             raise UserError(f"{file}: two {what} have the same id")
     if len(set(map(str, names.values()))) < len(names):
         raise UserError(f"{file}: two categories have the same name")
-    return list(found.values())
+    return [record | {"label": list(record["label"])} for record in found.values()]
 
 
 def _json(place: str, text: str) -> Any:
@@ -123,33 +118,14 @@ def listed(text: str) -> list[Any] | None:
     text = text.strip()
     if text[:1] + text[-1:] not in ("[]", "()") or len(text) > _MAX_LISTED:
         return None
-    for parse in (json.loads, _of_numpy, ast.literal_eval):
+    for parse in (json.loads, text_files.parse_literal):
         try:
             found = parse(text)
         # Of brackets in brackets.
-        except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
         return list(found) if isinstance(found, (list, tuple)) else None
     return None
-
-
-def _of_numpy(text: str) -> list[str] | None:
-    """The texts of an array, "['one' 'two']", which Python would join;
-    raises ValueError where none follow each other.
-
-    None for what mixes that with commas.
-    """
-    if not _NEIGHBORS.search(text):
-        raise ValueError("no texts without a comma")
-    tokens = [
-        token
-        for token in tokenize.generate_tokens(io.StringIO(text).readline)
-        if token.string.strip()
-    ]
-    kinds = [token.type == tokenize.STRING for token in tokens[1:-1]]
-    if not any(one and next_ for one, next_ in zip(kinds, kinds[1:])):
-        raise ValueError("no texts without a comma")
-    return [ast.literal_eval(token.string) for token in tokens[1:-1]] if all(kinds) else None
 
 
 def short(text: Any) -> str:

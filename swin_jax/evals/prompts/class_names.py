@@ -7,6 +7,7 @@ and names in the wrong order give chance accuracy without any error. The curated
 `clip-benchmark`, and compared with the checksum of OpenAI's lists.
 """
 
+import collections
 import hashlib
 import importlib.metadata
 import json
@@ -158,14 +159,15 @@ def bind(
         own = several(value, repr(key))
         found[words] = key, value if isinstance(value, str) else own
     wanted = [_words(name) for name in label_names]
-    double = [name for name, words in zip(label_names, wanted) if wanted.count(words) > 1]
+    counts = collections.Counter(wanted)
+    double = [name for name, words in zip(label_names, wanted) if counts[words] > 1]
     if double:
         raise UserError(
             f"labels of the data set are the same words: {_listed(double)}: "
             "give them different names"
         )
     missing = [name for name, words in zip(label_names, wanted) if words not in found]
-    extra = [key for words, (key, _) in found.items() if words not in set(wanted)]
+    extra = [key for words, (key, _) in found.items() if words not in counts]
     if missing or extra:
         parts = [f"labels without a name: {_listed(missing)}"] if missing else []
         parts += [f"names without a label: {_listed(extra)}"] if extra else []

@@ -215,6 +215,7 @@ def test_names_in_json(tmp_path, text, says):
             '{"0": ["n01440764", "tench, Tinca tinca"], "1": ["n01443537", "goldfish"], "2": ["n01622779", "owl\'s"]}',
         ),
         ("names.txt", "['tench, Tinca tinca', 'goldfish', \"owl's\"]"),
+        ("names.txt", "['tench, Tinca tinca' 'goldfish'\n \"owl's\"]\n"),  # as NumPy prints an array
         ("synset_words.txt", "n01440764 tench, Tinca tinca\nn01443537 goldfish\nn01622779 owl's\n"),
         ("names.csv", '"tench, Tinca tinca"\ngoldfish\n"owl\'s"\n'),
     ],
@@ -232,7 +233,9 @@ def test_names_are_read_as_they_are_handed_around(name, text, tmp_path):
         ("a.txt", "{cat, dog}"),
         ("a.txt", "[1, 2]"),
     ]
-    + [("a.txt", "[" * 5000 + "]" * 5000), ("a.txt", "{0: 'a', [1]: 'b'}"), ("a.txt", "{x\n: y}")],
+    + [("a.txt", "[" * 5000 + "]" * 5000), ("a.txt", "{0: 'a', [1]: 'b'}"), ("a.txt", "{x\n: y}")]
+    # A label twice, and a comma that is missing.
+    + [("a.txt", "{0: 'a', 1: 'b', 1: 'c'}"), ("a.txt", "['a' 'b', 'c']"), ("a.txt", "{0: 'a' 'b', 1: 'c'}")],
 )
 def test_what_only_looks_like_names_is_one_line(name, text, tmp_path):
     (tmp_path / name).write_text(text)
