@@ -2,14 +2,16 @@
 [--config.key=value ...]
 
 Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or config, unusable
-workdir), 3 a loss that is not finite, 129 stopped by SIGHUP (a terminal that was closed), 130
-interrupted, 141 output not read to its end, 143 stopped by SIGTERM. A run that is training saves
-first, on these signals and on Ctrl-C; a second Ctrl-C ends it at once.
+workdir), 3 a loss that is not finite, 130 interrupted, 141 output not read to its end, and 128 and
+the number of the signal that stopped it: 143 SIGTERM, 129 SIGHUP (a terminal that was closed), 138
+and 140 SIGUSR1 and SIGUSR2, 152 SIGXCPU. A run that is training saves first, on these signals and
+on Ctrl-C; a second Ctrl-C ends it at once.
 """
 
 import errno
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -23,12 +25,13 @@ from swin_jax.core.command_line import USES, answer, check_actions, parse, profi
 from swin_jax.core.errors import UserError, frame_outside, install
 from swin_jax.core.output import streams
 from swin_jax.core.output.text import say
-from swin_jax.core.termination import Terminated, terminable
+from swin_jax.core.termination import SIGNALS, Terminated, terminable
 
 SETUP, ACTION = 2, 1  # exit statuses of a UserError: until everything is set up, and later
 CLOSED = 141  # where nobody reads on: the shell's status for SIGPIPE
-# The shell's for SIGHUP, SIGINT and SIGTERM.
-HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143
+# The shell's for signals.
+INTERRUPTED = 128 + signal.SIGINT
+STOPPED = {INTERRUPTED, *(128 + number for number in SIGNALS)}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -196,8 +199,7 @@ def main() -> None:
         if not status and (error := streams.failure(sys.stdout)):
             status = _status_of_output(error)
         multihost = sys.modules.get("swin_jax.train.multihost")
-        signaled = status in (HUNG_UP, INTERRUPTED, TERMINATED)
-        if signaled and not (multihost and multihost.joined()):
+        if status in STOPPED and not (multihost and multihost.joined()):
             # A thread that still compiles a program, or waits for other hosts,
             # would crash while Python takes JAX down.
             sys.stdout.flush()

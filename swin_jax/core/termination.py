@@ -1,5 +1,5 @@
-"""SIGTERM, and the SIGHUP of a closed terminal, as an exception, as Python makes Ctrl-C one;
-processes that end with the one that started them.
+"""SIGTERM, the SIGHUP of a closed terminal and the warnings of schedulers as an exception, as
+Python makes Ctrl-C one; processes that end with the one that started them.
 """
 
 import contextlib
@@ -11,7 +11,10 @@ import types
 from collections.abc import Iterator
 from importlib.machinery import ExtensionFileLoader
 
-SIGNALS = signal.SIGTERM, signal.SIGHUP
+# What schedulers can be asked to send some time before the end: Slurm by --signal, SGE by -notify
+# and its limits, LSF. They end a process that does not expect them.
+WARNINGS = signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU
+SIGNALS = signal.SIGTERM, signal.SIGHUP, *WARNINGS
 _asked: list[int] = []
 _AGAIN = 0.1  # seconds
 _LOOK = 1.0  # seconds between two looks for the parent
@@ -38,8 +41,8 @@ def check() -> None:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """A block in which SIGNALS raise Terminated, unless they are ignored, as after `nohup`;
-    training takes them over where it has something to save.
+    """A block in which SIGNALS raise Terminated where they are free; training takes them over where
+    it has something to save.
     """
 
     def terminate(number, frame):
@@ -58,7 +61,7 @@ def terminable() -> Iterator[None]:
     lock, active, previous = threading.Lock(), [True], {}
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if is_free(number):
                 previous[number] = signal.signal(number, terminate)
     try:
         yield
@@ -69,6 +72,16 @@ def terminable() -> Iterator[None]:
             signal.signal(number, handler)
         if previous:
             _asked.clear()
+
+
+def is_free(number: int) -> bool:
+    """False for a signal that is ignored, as after `nohup`, and for a warning that a program
+    around this one has a handler for.
+    """
+    handler = signal.getsignal(number)
+    if number in WARNINGS and handler is not signal.SIG_DFL:
+        return getattr(handler, "__module__", "") == __name__  # of `terminable`
+    return handler is not signal.SIG_IGN
 
 
 def end_with_parent() -> None:

@@ -14,9 +14,10 @@ from multiprocessing import resource_tracker
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.output.streams import lasting
+from swin_jax.core.termination import SIGNALS, WARNINGS
 
 # Ctrl-C, schedulers and terminals that are closed send them to whole groups of processes.
-_LEFT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LEFT = (signal.SIGINT, *SIGNALS)
 
 
 def start_tracker() -> None:
@@ -31,7 +32,7 @@ def start_tracker() -> None:
     quiet = "ignore:resource_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
     # It ignores the other signals of a terminal by itself, and inherits what is blocked.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, *WARNINGS])
     try:
         resource_tracker.ensure_running()
     finally:

@@ -1,5 +1,6 @@
 """The request that a run stops: SIGTERM, which schedulers send before they take a
-machine away, Ctrl-C, or the SIGHUP of a terminal or connection that is closed.
+machine away, their earlier warnings, Ctrl-C, or the SIGHUP of a terminal or connection that is
+closed.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from jax.experimental import multihost_utils
 from swin_jax.core import termination
 from swin_jax.core.output.streams import write_past
 
-_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP", signal.SIGINT: "Ctrl-C"}
+_NAMES = {number: number.name for number in termination.SIGNALS} | {signal.SIGINT: "Ctrl-C"}
 _AGAIN = "\nCtrl-C: the run saves and stops; press it again to end at once\n"
 
 
@@ -30,8 +31,8 @@ class Preemption:
 
     Attributes:
         name: Name of what asked, for messages.
-        status: The exit status of a run that stops for it: 143 for SIGTERM, 130 for Ctrl-C,
-            129 for SIGHUP.
+        status: The exit status of a run that stops for it, 128 and the number of the signal: 143
+            for SIGTERM, 130 for Ctrl-C, 129 for SIGHUP.
     """
 
     def __init__(self):
@@ -79,7 +80,7 @@ class Preemption:
         for number in _NAMES:
             # With several processes the JAX runtime owns SIGTERM and agrees on a place.
             owned = number == signal.SIGTERM and jax.process_count() > 1
-            if not owned and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            if not owned and termination.is_free(number):
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self
 

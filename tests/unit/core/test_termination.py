@@ -16,7 +16,7 @@ from swin_jax.core.termination import Terminated, terminable
 from swin_jax.train.preemption import Preemption
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", termination.SIGNALS)
 @pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
 def test_a_signal_is_an_exception_unless_it_is_ignored(before, number):
     previous = signal.signal(number, before)

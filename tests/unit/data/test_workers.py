@@ -26,14 +26,15 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: seen.append("int"))
     signal.signal(signal.SIGTERM, lambda *_: seen.append("term"))
     signal.signal(signal.SIGHUP, lambda *_: seen.append("hup"))
+    signal.signal(signal.SIGUSR1, lambda *_: seen.append("usr"))
     batches = data.batches(0, range(8))
     for _ in range(4):
         next(batches)  # so that both read
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         os.killpg(0, number)
     for _ in range(12):
         next(batches)
-    assert sorted(seen) == ["hup", "int", "term"], seen
+    assert sorted(seen) == ["hup", "int", "term", "usr"], seen
     print(*(process.pid for process in multiprocessing.active_children()), flush=True)
     if sys.argv[1].isdigit():
         os.kill(multiprocessing.active_children()[0].pid, int(sys.argv[1]))

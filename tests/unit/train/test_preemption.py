@@ -7,9 +7,10 @@ import jax
 import pytest
 from jax.experimental import multihost_utils
 
+from swin_jax.core.termination import WARNINGS, terminable
 from swin_jax.train.preemption import Interrupted, Preemption
 
-SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *WARNINGS
 
 
 class Runtime:
@@ -43,7 +44,10 @@ def test_a_notice_stops_all_at_the_next_place_and_from_then_on(monkeypatch, plac
 
 @pytest.mark.parametrize(
     "number, name, status",
-    [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130), (signal.SIGHUP, "SIGHUP", 129)],
+    [
+        *((signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130), (signal.SIGHUP, "SIGHUP", 129)),
+        *((signal.SIGUSR1, "SIGUSR1", 138), (signal.SIGUSR2, "SIGUSR2", 140), (signal.SIGXCPU, "SIGXCPU", 152)),
+    ],
 )
 def test_a_signal_asks_to_stop_and_the_handlers_come_back(number, name, status):
     before = [signal.getsignal(each) for each in SIGNALS]
@@ -111,7 +115,24 @@ def test_a_signal_that_is_ignored_stays_so(number):
         signal.signal(number, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", WARNINGS)
+def test_a_warning_goes_to_whoever_has_a_handler_for_it(number):
+    """Programs that start runs on a cluster have some; that of the launcher is taken over."""
+    heard = []
+    before = signal.signal(number, lambda *_: heard.append(True))
+    try:
+        with terminable(), Preemption() as preemption:
+            os.kill(os.getpid(), number)
+            assert heard == [True] and not preemption.reached()
+        signal.signal(number, signal.SIG_DFL)
+        with terminable(), Preemption() as preemption:
+            os.kill(os.getpid(), number)
+            assert preemption.reached() and heard == [True]
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_of_several_processes_it_becomes_the_signal_that_the_runtime_knows(number, monkeypatch):
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
