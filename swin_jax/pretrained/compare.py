@@ -39,6 +39,24 @@ def no_model_of(source: object, error: Exception) -> UserError:
     )
 
 
+def check_channels_first(name: str, weight: np.ndarray) -> None:
+    """Raises UserError for a convolution over patches that has its channels last, as in files of
+    MLX. (E, 4, 4, 3) would be read as one of 4 channels over patches of 4 x 3.
+
+    Args:
+        name: Name of the weights.
+        weight: The weights, which should be (E, C, *patch).
+    """
+    *patch, channels = weight.shape[1:]
+    if len(patch) < 2 or channels not in (1, 3) or patch[0] in (1, 3):
+        return
+    if patch[-2] == patch[-1] != channels:
+        raise UserError(
+            f"{name} is of shape {weight.shape}: its channels come last, as in files of MLX; "
+            "np.moveaxis(weight, -1, 1) puts them where PyTorch has them"
+        )
+
+
 def is_buffer(name: str) -> bool:
     """True if an official name is a tensor that is computed from the architecture and never
     learned.

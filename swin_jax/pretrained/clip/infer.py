@@ -61,6 +61,7 @@ def infer(
             f"not a whole CLIP: {', '.join(missing)} are missing (half of a "
             "CLIP cannot be loaded on its own)"
         )
+    compare.check_channels_first("visual.conv1.weight", found["visual.conv1.weight"])
     text_width = found["token_embedding.weight"].shape[1]
     bias = found.get("logit_bias")
     return _infer_visual(found, vision_heads, told_image_size(state_dict, image_size)) | dict(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
+from swin_jax.pretrained import compare
 
 
 def adapt_channels(
@@ -26,12 +27,13 @@ def adapt_channels(
         name: The weights of the first convolution.
 
     Returns:
-        The state dict: unchanged where the channels agree,
-        otherwise with a warning that names the rule.
+        The state dict: unchanged where the channels agree, otherwise with a warning that names the
+        rule. Raises UserError where the channels come last.
     """
     weight = state_dict.get(name)
     if weight is None or weight.ndim < 3 or weight.shape[1] in (0, in_channels):
         return dict(state_dict)
+    compare.check_channels_first(name, weight)
     old, weight = weight.shape[1], np.asarray(weight, np.float32)
     if in_channels == 1:
         adapted, rule = weight.sum(axis=1, keepdims=True), "summed over its channels"

@@ -49,6 +49,7 @@ def infer(
             other
             or "not a Swin state dict: it has no patch_embed.proj.weight or no layers.0.blocks.0"
         )
+    compare.check_channels_first("patch_embed.proj.weight", proj)
     fields = choices(found)
     patch = tuple(proj.shape[2:])
     made = SimpleNamespace(

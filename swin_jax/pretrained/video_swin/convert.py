@@ -193,6 +193,7 @@ def infer(
             other
             or "not a Video Swin state dict: no patches with a time axis, or no layers.0.blocks.0"
         )
+    compare.check_channels_first("patch_embed.proj.weight", proj)
     fields = choices(inside)
     del fields["out_norms"]  # mmaction2's norm3 is the final norm
     stages = compare.count_of({s for s, _ in blocks}, "stages")

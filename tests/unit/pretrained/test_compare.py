@@ -5,6 +5,9 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained import compare
+from swin_jax.pretrained.swin import adapt
+from swin_jax.pretrained.swin import infer as swin_infer
+from swin_jax.pretrained.video_swin import convert as video_convert
 
 
 def test_a_perfect_match_is_a_falsy_report_and_raises_nothing():
@@ -39,3 +42,26 @@ def test_a_prefix_is_taken_off_only_where_all_names_have_it():
     assert compare.strip_prefix({"m.a": 1, "b": 2}, "m.") == {"m.a": 1, "b": 2}
     assert compare.strip_wrappers({"module._orig_mod.a": 1}) == {"a": 1}
     assert compare.strip_wrappers({}) == {}
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 4, 3), (8, 4, 4, 1), (8, 2, 4, 4, 3), (8, 14, 14, 3)])
+def test_channels_that_come_last_are_refused(shape):
+    """Files of MLX have the names of PyTorch: (8, 4, 4, 3) was read as 4 channels in patches of 4 x 3."""
+    with pytest.raises(UserError, match=r"of shape \(8, .*\): its channels come last, as in files of MLX"):
+        compare.check_channels_first("conv1.weight", np.zeros(shape))
+    readers = {
+        4: (swin_infer.infer, "patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight"),
+        5: (video_convert.infer, "backbone.patch_embed.proj.weight", "backbone.layers.0.blocks.0.norm1.weight"),
+    }
+    infer, stem, block = readers[len(shape)]
+    with pytest.raises(UserError, match="come last"):
+        infer({stem: np.zeros(shape), block: np.ones(8)})
+    with pytest.raises(UserError, match="come last"):
+        adapt.adapt_channels({stem: np.zeros(shape)}, 3, stem)
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 3, 4, 4), (8, 1, 4, 4), (8, 4, 3, 3), (8, 3, 5, 3), (8, 3, 2, 4, 4), (8, 9), (8, 2, 1, 3)]
+)
+def test_channels_that_come_first_are_taken(shape):
+    compare.check_channels_first("conv1.weight", np.zeros(shape))
