@@ -4,17 +4,21 @@ and searched by a text or by a picture.
     index = image_index.of_folder(model, variables, "photos", path="photos.npz")
     image_index.find(index, model, variables, "a red boat")
 
-An index holds the checksum of the weights that made it, and refuses to be searched with others.
+An index holds the checksum of the network that made it, and refuses to be searched with another.
 """
 
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from swin_jax.core import stacking, storage
@@ -38,14 +42,33 @@ log = logging.getLogger(__name__)
 Encode = Callable[[EvalData], Iterator[tuple[np.ndarray, np.ndarray]]]
 _SUFFIXES = (*suffixes(), ".heic")  # of pictures, also of those that a folder leaves out
 _UNREADABLE = (*unreadable.CAUSES, UserError)  # which a preparation raises for what it cannot take
+# Fields of modules that change nothing but memory, speed and rounding, that count in training only,
+# or that the preparation tells.
+_SAME = re.compile("parent|name|scan|remat|attention|.*dtype|.*drop.*|freeze.*|image_size")
 _BLANK = np.zeros((64, 64, 3), np.uint8)
 
 
-def model_checksum(variables: dict) -> str:
-    """The checksum of a model's variables, the same whether equal blocks are stored stacked
-    or one by one.
+def model_checksum(model: Any, variables: dict) -> str:
+    """The checksum of all that features of pictures follow beside their preparation.
+
+    That are the weights, the same whether equal blocks are stored stacked or one by one, and what
+    the image tower computes with them: its activation, for example.
+
+    Args:
+        model: The model, or None where it is not known.
+        variables: Its variables.
     """
-    return weights_checksum({**variables, "params": stacking.unstack(variables["params"])})
+    weights = weights_checksum({**variables, "params": stacking.unstack(variables["params"])})
+    text = json.dumps([weights, _fields(getattr(model, "visual", model))])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fields(value: Any) -> Any:
+    """The fields of a module, and of modules in it, that other features follow; as JSON."""
+    if not isinstance(value, nn.Module):
+        return re.sub(" at 0x[0-9a-f]+", "", str(value))
+    names = (field.name for field in dataclasses.fields(value))
+    return {name: _fields(getattr(value, name)) for name in names if not _SAME.fullmatch(name)}
 
 
 @checked
@@ -77,12 +100,12 @@ def search(index: Index, query: np.ndarray, top: PositiveInt = 10) -> list[tuple
 
 
 def check(index: Index, checksum: str) -> None:
-    """Raises UserError if an index was made with other weights."""
+    """Raises UserError if an index was made with another network."""
     if index.checksum != checksum:
         raise UserError(
-            f"the index is of other weights ({index.model}, checksum {index.checksum[:12]}) "
-            f"than the model ({checksum[:12]}): features of different weights can't be "
-            "compared; rebuild the index"
+            f"the index is of other weights ({index.model}, checksum {index.checksum[:12]}), or of "
+            f"another activation or the like, than the model ({checksum[:12]}): such features "
+            "can't be compared; rebuild the index"
         )
 
 
@@ -260,7 +283,7 @@ def of_folder(
     source = sources.flat_folder(os.fspath(folder), conversion)
     data = EvalData(source, loaded_model.example_transform(prepare), batch_size)
     encode = functools.partial(loaded_model.image_batches, model, variables, prepare)
-    checksum = model_checksum(variables)
+    checksum = model_checksum(model, variables)
     towers = f"CLIP of {type(model.visual).__name__} and {type(model.text).__name__}"
     found, unreadable = build(
         data, encode, towers, checksum, preparation, previous=previous, path=path, progress=progress
@@ -329,7 +352,7 @@ def find(
     """
     loaded_model.check_features(model, variables)
     picture = picture_of(query) if isinstance(query, str) else None
-    check(index, model_checksum(variables))
+    check(index, model_checksum(model, variables))
     if isinstance(query, str) and picture is None:
         tokenize = similarity.tokenizer_of(preprocess, tokenize)
         return search(index, similarity.encode_texts(model, variables, query, tokenize)[0], top)

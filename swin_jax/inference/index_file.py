@@ -37,7 +37,7 @@ class Index:
         normalized: True if they are of unit length.
         stamps: (N, 2) int64, size in bytes and time of change in ns of each file when it was read.
         model: The model that made them, in words.
-        checksum: Checksum of the weights that made them.
+        checksum: Checksum of the network that made them.
         preparation: Fingerprint of how pictures were prepared, '' if that is not known.
         complete: True if all pictures were read, False if that was interrupted.
     """

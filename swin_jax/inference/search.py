@@ -71,7 +71,7 @@ def _index(config, run: Run, data: Any, folder: epath.Path) -> int:
             data,
             image_encoder(run, state, frozen),
             f"{storage.absolute(folder)} step {meta.get('step', 0)}",
-            _checksum(state),
+            _checksum(run, state),
             preparation(config).fingerprint(),
             previous=_previous(path),
             path=path if lead else None,
@@ -130,7 +130,7 @@ def _search(
     path, lead = folder / INDEX, jax.process_index() == 0
     with jax.set_mesh(run.placement.mesh):
         state, frozen, _ = trained(config, run, folder)
-        indices.check(index, _checksum(state))
+        indices.check(index, _checksum(run, state))
         check_pixels(index.preparation, preparation(config), str(path))
         encode = _image_query if picture else _text_query
         hits = indices.search(index, encode(config, run, state, frozen, picture or query), top)
@@ -170,11 +170,12 @@ def _previous(path: epath.Path) -> indices.Index | None:
         return None
 
 
-def _checksum(state: TrainState) -> str:
+def _checksum(run: Run, state: TrainState) -> str:
     def whole(x):
         return x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)
 
-    return indices.model_checksum(jax.tree.map(whole, {"params": state.params, **state.mutable}))
+    variables = jax.tree.map(whole, {"params": state.params, **state.mutable})
+    return indices.model_checksum(getattr(run.task, "model", None), variables)
 
 
 def _image_query(config, run: Run, state: TrainState, frozen: Any, query: str) -> np.ndarray:

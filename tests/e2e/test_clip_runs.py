@@ -83,7 +83,7 @@ def test_a_folder_is_indexed_as_the_notebook_does(indexed, folder, launch):
     assert found.names == ("a.png", "b.png", "c.png", "d.jpg", "more/e.png") and found.normalized and found.complete
     assert "step 3" in found.model
     model, variables = swin_jax.load(weights=indexed)
-    assert found.checksum == image_index.model_checksum(variables)
+    assert found.checksum == image_index.model_checksum(model, variables)
     preprocess = swin_jax.preprocess(indexed)
     paths = [folder / name for name in found.names]
     expected = similarity.encode_images(model, variables, paths, preprocess)

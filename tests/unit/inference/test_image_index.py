@@ -274,3 +274,15 @@ def test_a_model_indexes_and_finds(folder, tmp_path, caplog):
         image_index.find(found, model, other, "a boat")
     again = image_index.of_folder(model, other, folder, tmp_path / "i.npz", batch_size=4, progress=False)
     assert abs(again.features - found.features).max() > 1e-3
+
+
+def test_an_index_is_of_one_activation():
+    """The same weights: features of the other activation were taken for those of this one."""
+    variables = {"params": {"visual": {"a": np.ones(2)}}}
+
+    def checksum(**changes):
+        return image_index.model_checksum(make_clip(**TINY | changes), variables)
+
+    same = checksum()
+    assert checksum(act="gelu") != same != checksum(vision_heads=4)
+    assert same == checksum(remat="full") == checksum(dtype="bfloat16") == checksum(text_heads=4)

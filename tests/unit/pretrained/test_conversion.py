@@ -95,7 +95,7 @@ def pixels_of(model, variables, prepare, data):
 def test_index_and_similarity_read_them_so(conversion, folder, path, forms, monkeypatch):
     monkeypatch.setattr(loaded_model, "check_features", lambda *args: None)
     monkeypatch.setattr(loaded_model, "image_batches", pixels_of)
-    monkeypatch.setattr(image_index, "model_checksum", lambda variables: "a")
+    monkeypatch.setattr(image_index, "model_checksum", lambda model, variables: "a")
     prepare = PREPARED.replace(conversion=conversion)
 
     class Towers:
