@@ -28,6 +28,8 @@ SETTINGS = {
     "logs.every": NonNegativeInt,
     "evals.*.every": NonNegativeInt,
 }
+# Names of a project of W&B that nobody means.
+_NO_PROJECT = ("none", "null", "no", "off", "false", "0", "yes", "on", "true", "1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +118,14 @@ def can_mix(task, examples: int) -> bool:
 
 
 def check_start(config, folder: epath.Path) -> None:
-    """Raises UserError where a run has nothing to do, or first weights that are not there; warns
-    of a warm-up that is too long.
+    """Raises UserError where a run has nothing to do, first weights that are not there, or a W&B
+    project that is a word for none; warns of a warm-up that is too long.
     """
+    if (project := config.logs.wandb) and project.lower() in _NO_PROJECT:
+        raise UserError(
+            f"--config.logs.wandb={project} would be a project of this name: "
+            "write --config.logs.wandb= for none, or the project's name"
+        )
     if config.get("steps_per_epoch") == 0:
         raise UserError(
             f"num_train {config.num_train} is less than batch_size {config.batch_size}, "

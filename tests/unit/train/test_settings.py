@@ -3,8 +3,9 @@
 import pytest
 
 from swin_jax.core import config as configs
+from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.train.setup import build_run
+from swin_jax.train.setup import build_run, check_start
 
 WRONG = {
     "seed": (-1, 2**32),
@@ -27,3 +28,12 @@ def test_out_of_range(key, value):
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=rf"^--config\.{key}={value}: it must be "):
         build_run(config)
+
+
+@pytest.mark.parametrize("word", ["False", "None", "no", "0"])
+def test_a_word_for_none_is_no_project(word, tmp_path):
+    config = configs.load("experiments/quickstart.py:fake")
+    check_start(config, storage.path(tmp_path))
+    config.logs.wandb = word
+    with pytest.raises(UserError, match=rf"^--config.logs.wandb={word} would be a project of this name"):
+        check_start(config, storage.path(tmp_path))
