@@ -226,6 +226,19 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
+@contextlib.contextmanager
+def permitted() -> Iterator[None]:
+    """A block that reads or writes files; raises UserError, with its name, for one that may not be
+    used.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        if not error.filename:
+            raise
+        raise UserError(f"{error.filename} cannot be used: {reason(error)}") from error
+
+
 def reason(error: OSError) -> str:
     """The message of an error of a file system, without the path."""
     return error.strerror or " ".join(str(error).split()) or type(error).__name__

@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from swin_jax.core import storage
 from swin_jax.core.errors import UserError, is_ours, warn, with_article
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.core.ranges import plain_arguments
@@ -85,7 +86,8 @@ def load(
 ) -> tuple[nn.Module, dict]:
     """A model, which carries its preparation, and its variables; see `swin_jax.load`."""
     try:
-        model, variables, prepared = _load(name, weights, resize, key, overrides)
+        with storage.permitted():
+            model, variables, prepared = _load(name, weights, resize, key, overrides)
     except UserError:
         raise
     except compare.SHAPE_ERRORS as error:

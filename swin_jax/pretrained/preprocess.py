@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from swin_jax.core import storage
 from swin_jax.core.errors import UserError, warn
 from swin_jax.pretrained import compare, names, preparation, run_preparation
 from swin_jax.pretrained import load as loading
@@ -29,7 +30,8 @@ def preprocess(
     if isinstance(model, nn.Module):
         found = _of_model(model)
     elif isinstance(model, (str, os.PathLike)) and str(model) != "":
-        found, overrides = _of_source(model, overrides, key)
+        with storage.permitted():
+            found, overrides = _of_source(model, overrides, key)
     else:
         raise UserError(
             "preprocess takes a model, its name, the workdir of a run or a file of weights, "

@@ -9,6 +9,8 @@ shuffles globally when it reads.
 import argparse
 import contextlib
 import dataclasses
+import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -72,13 +74,32 @@ def write(
     Returns:
         The data set's path. Raises UserError where it exists already or a split has no examples.
     """
+    target = Path(data_dir).expanduser() / name / version
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(target):
+        _refuse_existing(target, overwrite)
+        staging = target.with_name(f"{version}.incomplete")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        _write_all(staging, name, version, features, splits, shard_bytes, info)
+        for file, content in (files or {}).items():
+            (staging / file).write_bytes(content)
+        _replace(target, staging)
+    return target
+
+
+def _write_all(
+    staging: Path,
+    name: str,
+    version: str,
+    features: Mapping[str, Any],
+    splits: Mapping[str, Split],
+    shard_bytes: int,
+    info: Mapping[str, str],
+) -> None:
+    """Writes the shards of all splits and what describes them."""
     import tensorflow_datasets as tfds
 
-    target = Path(data_dir).expanduser() / name / version
-    refuse_existing(target, overwrite)
-    staging = target.with_name(f"{version}.incomplete")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     features = tfds.features.FeaturesDict(features)
     template = tfds.core.ShardedFileTemplate(
         data_dir=staging, dataset_name=name, filetype_suffix="array_record"
@@ -103,10 +124,6 @@ def write(
         check_data=False,
         **info,
     )
-    for file, content in (files or {}).items():
-        (staging / file).write_bytes(content)
-    _replace(target, staging)
-    return target
 
 
 def _replace(target: Path, staging: Path) -> None:
@@ -133,12 +150,40 @@ def _remove(before: Path) -> None:
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:
-    """Raises UserError where a data set is there already and may not be replaced."""
+    """Raises UserError where a data set is there already and may not be replaced, or another
+    builder is at work on it; call it before the work.
+    """
+    if target.parent.is_dir():
+        with _alone(target):
+            _refuse_existing(target, overwrite)
+
+
+def _refuse_existing(target: Path, overwrite: bool) -> None:
     before = _before(target)
     if before.exists() and not target.exists():  # a builder was killed between two names
         before.rename(target)
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists already; use --overwrite to replace it")
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Keeps other builders out of a data set's folder, until the block or the process ends; raises
+    UserError where one is at work. Two would write into each other's files.
+    """
+    handle = os.open(target.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some networks have no lock of a folder
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another builder is at work in {target.parent}: run the command again when "
+                    "it has ended, or give another --data_dir"
+                ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentParser) -> None:

@@ -50,10 +50,9 @@ def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
     raises UserError where a disk is full or gone, or a file may not be used.
     """
     try:
-        yield
+        with storage.permitted():
+            yield
     except OSError as error:
-        if isinstance(error, PermissionError) and error.filename:
-            raise UserError(f"{error.filename} cannot be used: {storage.reason(error)}") from error
         if not storage.is_full(error):
             raise
         where = error.filename or folder or "a file"

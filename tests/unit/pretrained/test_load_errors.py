@@ -1,6 +1,8 @@
 """What `load` says of weights that it cannot take: always one line, with what they are and what to do."""
 
 import dataclasses
+import errno
+import os
 import warnings
 
 import numpy as np
@@ -288,3 +290,20 @@ def test_of_a_file_that_holds_two_families_the_name_takes_one(prefix, tmp_path, 
         assert load("swin_tiny_patch4_window7_224", weights=path)[0] == Swin(**TINY)
     with pytest.warns(UserWarning, match=rf"not belong to a CLIP: {len(swin_shapes)} arrays of a Swin"):
         assert load("ViT-B/32", weights=path, act="gelu")[0] == make_clip(**CLIP, act="gelu")
+
+
+@pytest.mark.parametrize("read", [lambda path: load(weights=path), preprocess], ids=["load", "preprocess"])
+def test_a_workdir_that_may_not_be_entered_is_one_line(read, tmp_path, monkeypatch):
+    """As a colleague's of mode 700; whoever runs the tests as root may enter everything."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text("{}")
+    stat = os.stat
+
+    def denied(path, *arguments, **options):
+        if str(path).startswith(str(tmp_path / "run/")):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    with pytest.raises(UserError, match="/run/config.json cannot be used: Permission denied$"):
+        read(str(tmp_path / "run"))

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from swin_jax.core.errors import UserError
 from swin_jax.data.builders import write
 
 
@@ -134,3 +135,19 @@ def test_a_folder_that_cannot_be_used_is_one_line(builder, capsys, kind):
         builder(3, 1, refuse)
     line = "error: /data/toy\\x1b[31m cannot be used: Not permitted; give another folder"
     assert end.value.code == 1 and capsys.readouterr().err.splitlines()[-1] == line
+
+
+def test_a_second_builder_is_refused_while_the_first_is_at_work(builder, tmp_path, capsys):
+    builder(2)
+
+    def second():
+        with pytest.raises(SystemExit) as end:
+            builder(5)
+        assert end.value.code == 1
+        with pytest.raises(UserError, match="another builder is at work"):
+            write.refuse_existing(tmp_path / "toy/1.0.0", overwrite=True)
+
+    builder(3, 2, second)
+    line = f"error: another builder is at work in {tmp_path / 'toy'}: run the command again when it has ended"
+    assert line in capsys.readouterr().err and texts(tmp_path) == whole(3)
+    builder(4)
