@@ -104,7 +104,7 @@ def load(
         more than once.
 
     Raises:
-        UserError: Unknown names or arguments, arguments that make no model, an unreadable file,
+        UserError: Unknown names or arguments, arguments that fit no model, an unreadable file,
             weights of another model or of none (the error says what they look like), weights that
             do not fit (every key is listed), a window or image size that needs `resize` or cannot
             be inferred.

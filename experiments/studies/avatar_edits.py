@@ -234,7 +234,7 @@ def edit_all(edit: Callable, ws: np.ndarray) -> tuple[tuple[np.ndarray, ...], fl
 
 
 def read_rows(path: pathlib.Path, methods: Sequence[str]) -> list[dict]:
-    """The rows of an earlier table that are of no method in `methods`."""
+    """The rows of an earlier table whose method is not in `methods`."""
     if not path.is_file():
         return []
     with open(path, newline="") as file:

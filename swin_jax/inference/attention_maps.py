@@ -230,7 +230,7 @@ def draw_video_attention(
         The matplotlib figure.
 
     Raises:
-        UserError: Maps that are not of three axes, or a clip that is none.
+        UserError: Maps or a clip with another number of axes.
     """
     from matplotlib.patches import Rectangle
 

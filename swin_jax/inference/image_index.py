@@ -303,7 +303,7 @@ def picture_of(query: str) -> str | None:
         The path, or None for a text.
 
     Raises:
-        UserError: A folder, a path of no file, a file that is not a picture.
+        UserError: A folder, a path without a file, a file that is not a picture.
     """
     path = os.path.expanduser(query)
     as_word = "to search for the word, write it with a blank after it"

@@ -60,7 +60,7 @@ def check_first_weights(config, workdir: str) -> None:
     prepared in another way.
 
     Raises:
-        UserError: `init_from` names no weights, or a config beside them cannot be read.
+        UserError: `init_from` has no weights, or a config beside them cannot be read.
     """
     if checkpoint.exists(storage.path(workdir)) or not config.init_from.path:
         return

@@ -91,7 +91,7 @@ def hbm_bytes(text: str) -> int:
 
 
 def _kind(computation: hlo.Computation, instruction: hlo.Instruction) -> str:
-    """The kind of collective, or '' if it is none."""
+    """The kind of collective, or '' for any other instruction."""
     if instruction.opcode == "send":  # through the host to the other slices, or just to the host
         kind = instruction.attribute("_xla_megascale_transfer_type").lower().replace("_", "-")
         if kind in KINDS:

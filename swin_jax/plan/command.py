@@ -42,8 +42,7 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
     )
     if not name:
         raise UserError(
-            f"--plan={text}: the config names no topology; "
-            "give one, --plan=auto:v5e:4x4 for example"
+            f"--plan={text}: the config has no topology; give one, --plan=auto:v5e:4x4 for example"
         )
     topology = chips.topology(name)
     topology.compiler_options()  # refuses what cannot be compiled for

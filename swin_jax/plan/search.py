@@ -149,7 +149,7 @@ def state_bytes(config, topology: chips.Topology) -> StateBytes:
     """Bytes per chip of the state, for every layout that could be tried.
 
     Raises:
-        UserError: No layout divides the batch, or the config makes no task.
+        UserError: No layout divides the batch, or the config does not make a task.
     """
     items = candidates(config, topology)
     if not items:

@@ -59,7 +59,7 @@ def prepare(config, workdir: str | None, batch_sizes: str = "") -> Callable[[], 
         0, or 1 if no batch fits into memory.
 
     Raises:
-        UserError: A batch size that is none, or that mesh or micro-batches do not divide;
+        UserError: An invalid batch size, or one that mesh or micro-batches do not divide;
             an unusable workdir.
     """
     runs = {}
@@ -92,7 +92,7 @@ def _sizes(text: str) -> list[int]:
         sizes.append(int(word))
     if text and not sizes:
         raise UserError(
-            f"--throughput_batch_sizes={text} names no batch size; they look like 64,128,256"
+            f"--throughput_batch_sizes={text} has no batch size; they look like 64,128,256"
         )
     return list(dict.fromkeys(sizes))
 

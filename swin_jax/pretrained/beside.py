@@ -141,7 +141,7 @@ def read(path: Path, key: str | None = None) -> dict[str, np.ndarray]:
         {name: array}, see `files.read.read`.
 
     Raises:
-        UserError: What `files.read.read` refuses; an index that is none; a file or an array that it
+        UserError: What `files.read.read` refuses; an invalid index; a file or an array that it
             lists and that is missing, or the other way round.
     """
     if not path.name.endswith(_INDEX):

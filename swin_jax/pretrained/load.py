@@ -119,7 +119,7 @@ def _no_model(overrides: dict, error: Exception) -> UserError:
 
 
 def make(family: Family, fields: dict, overrides: dict) -> nn.Module:
-    """A model of a family, without variables; raises UserError where the overrides make none."""
+    """A model of a family, without variables; raises UserError for invalid overrides."""
     check_values(overrides, family.make)
     try:
         model = family.make(**fields | overrides)

@@ -14,7 +14,7 @@ from swin_jax.core.errors import UnreadableError, UserError, warn
 
 def open_picture(image: Any, conversion: str = "display"):
     """A PIL image of mode 'RGB' of one picture, a path, a PIL image or an array;
-    raises UserError where it is none.
+    raises UserError where it is not one.
     """
     from swin_jax.data.image.transforms import to_rgb
 
@@ -43,7 +43,7 @@ def pictures(
         (B, H, W, C) uint8.
 
     Raises:
-        UserError: No pictures, or something that is none.
+        UserError: No pictures, or something that is not a picture.
     """
     from swin_jax.data.image.transforms import to_rgb
 
@@ -139,7 +139,7 @@ def clips(videos: Any, transform: Callable[[dict], dict]) -> np.ndarray:
         (B, T, H, W, 3) uint8, all views of a video one after the other.
 
     Raises:
-        UserError: No videos, or one that is none. A video of one frame, such as a picture,
+        UserError: No videos, or something else. A video of one frame, such as a picture,
             is told in a warning.
     """
     if isinstance(videos, Set):

@@ -190,7 +190,7 @@ class Preparation:
                 that is given too.
 
         Raises:
-            UserError: Names that it does not have, sizes that are none.
+            UserError: Names that it does not have, invalid sizes.
         """
         known = parameters_of(changes.get("transform", self.transform))
         fields = {field.name for field in dataclasses.fields(self)}

@@ -1,8 +1,8 @@
 """Takes what training puts around a model off the names of its weights,
 wherever the Swin lies among them.
 
-Where a Swin lies is told by its first convolution and its blocks; what stands before them, and is
-no part of a larger model that is known here, is a wrapper's.
+Its first convolution and its blocks tell where a Swin is; what comes before them, and is not part
+of a larger model that is known here, belongs to a wrapper.
 """
 
 import re

@@ -66,7 +66,7 @@ def start(
         arrival: Seconds that the processes wait for each other; then JAX ends those that came.
 
     Raises:
-        UserError: There is no cluster, or the numbers make none.
+        UserError: There is no cluster, or the numbers do not describe one.
     """
     watch = None
     try:

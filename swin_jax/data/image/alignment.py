@@ -87,7 +87,7 @@ def align(
         A PIL image of mode 'RGB', size x size.
 
     Raises:
-        UserError: Landmarks that are none, of another number, or not of this picture.
+        UserError: Invalid landmarks, another number of them, or those of another picture.
         UnreadableError: A picture that cannot be read.
     """
     if transform_size is not None and transform_size < size:

@@ -27,7 +27,7 @@ _NO_LABELS = "has no labels, as the list of a test set"
 
 @dataclass(frozen=True)
 class Published:
-    """A list that names no files.
+    """A list of videos without their files.
 
     Attributes:
         entries: One for a record, whose path is the best name of its file, without a suffix.

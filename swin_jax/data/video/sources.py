@@ -128,7 +128,7 @@ def video_list(
         )
         return source if listed.marks is None else Marked(source, listed.marks)
     if not published.entries:
-        raise UserError(f"{annotation} names no videos")
+        raise UserError(f"{annotation} lists no videos")
     class_names = class_names or published_lists.labels_beside(annotation)
     listed = label_numbers.numbered(annotation, published.entries, class_names, num_classes)
     found = published_lists.find_files(annotation, published, data_prefix, VIDEO_SUFFIXES)

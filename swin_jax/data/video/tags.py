@@ -124,7 +124,7 @@ def _of_matroska(file: BinaryIO, start: int, size: int) -> Iterator[int]:
 
 
 def _element(file: BinaryIO, position: int) -> tuple[bytes, int | None, int]:
-    """The name, '' if that is none, the size, None for unknown, and the start of an element."""
+    """The name, '' if that is invalid, the size, None for unknown, and the start of an element."""
     head = read(file, position, 16)
     width = 9 - head[0].bit_length() if head else 9
     if width > 4:

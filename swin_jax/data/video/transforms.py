@@ -82,8 +82,8 @@ def video_train_transform(
 
     Returns:
         transform(example, rng): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises
-        UserError for an unknown sampling, sizes that are not whole numbers from 1 on, and ranges
-        that are none; transform raises what the Video raises, UnreadableError where it cannot be
+        UserError for an unknown sampling, sizes that are not whole numbers from 1 on, and invalid
+        ranges; transform raises what the Video raises, UnreadableError where it cannot be
         decoded.
     """
     _check(sampling, size=size, length=length, stride=stride, short_side=short_side)

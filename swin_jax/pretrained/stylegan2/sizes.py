@@ -214,7 +214,7 @@ def _channels(widths: Mapping[int, int], known: Mapping[str, Any]) -> tuple[int,
     if above is not None and least >= above:
         shown = ", ".join(f"{count} at {r}" for r, count in sorted(widths.items()))
         raise UserError(
-            "the channels of these weights are those of no StyleGAN2, "
+            "the channels of these weights do not fit any StyleGAN2, "
             f"min(base / pixels, max): {shown}"
         )
     usual = dict(channel_base=CHANNEL_BASE, channel_max=most)

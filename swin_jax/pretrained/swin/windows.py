@@ -125,7 +125,7 @@ def choose(what: str, candidates: Sequence[Window], known: Iterable[Window | Non
         known: Shapes to prefer, the surest first; None for what is not known.
 
     Raises:
-        UserError: Rows that are those of no known shape, nor of a square.
+        UserError: A number of rows that fits neither a known shape nor a square.
     """
     for shape in known:
         if shape in candidates:

@@ -207,7 +207,7 @@ def test_arrays_that_do_not_fit_are_named_as_in_the_file():
         stylegan2.official(GENERATOR) | {"synthesis.b24.conv1.weight": np.ones(1)},
         model,
     )
-    refused("those of no StyleGAN2", arrays | {"convs.1.conv.weight": np.ones((1, 9, 9, 3, 3))}, model)
+    refused("do not fit any StyleGAN2", arrays | {"convs.1.conv.weight": np.ones((1, 9, 9, 3, 3))}, model)
     refused("hold no block of 8 pixels", {"input.input": arrays["input.input"]}, model)
     refused("no input.input, without which|missing .input.input", _without(arrays, "input.input"), model)
     refused("damaged", arrays | {"to_rgb1.conv.weight": np.ones(())}, model)
