@@ -126,11 +126,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--embed_dim", type=int, default=160, help="of the model, a multiple of 32")
+    parser.add_argument(
+        "--embed_dim", type=int, default=160, help="width of the model, a multiple of 32"
+    )
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--saves", type=int, default=4, help="checkpoints of each kind")
     parser.add_argument("--every", type=int, default=20, help="steps between two checkpoints")
-    parser.add_argument("--workdir", help="where checkpoints go; a temporary folder by default")
+    parser.add_argument("--workdir", help="folder of the checkpoints; a temporary one by default")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=flags.workdir) as workdir:
         found = measure(

@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--width", type=int, default=512, help="of the features")
+    parser.add_argument("--width", type=int, default=512, help="width of the features")
     flags = parser.parse_args()
     tpu_compiler.prepare_backend()
     print(

@@ -201,7 +201,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", help="rows whose EXPERIMENT:ROW contains this")
-    parser.add_argument("--chips", default=",".join(COLUMNS), help="of " + ",".join(COLUMNS))
+    parser.add_argument("--chips", default=",".join(COLUMNS), help="any of " + ",".join(COLUMNS))
     parser.add_argument(
         "--page", action="store_true", help="write the page of what is known, compile nothing"
     )

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument(
         "--variant",
         choices=("base", "large", "giant"),
-        help="of images; all, and clips, by default",
+        help="variant, for images; all of them, and clips, by default",
     )
     flags = parser.parse_args()
     cases = [(f"Swin V2 {v}, 1536 px", images(v)) for v in (flags.variant,) if v]

@@ -130,7 +130,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=int, default=25, help="clips of each file")
-    parser.add_argument("--folder", help="where the files are kept (default: a temporary folder)")
+    parser.add_argument("--folder", help="folder of the files (default: a temporary one)")
     flags = parser.parse_args()
     if flags.clips < 1:
         parser.error("--clips must be at least 1")

@@ -123,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; all by default")
+    parser.add_argument("names", nargs="*", help=f"any of {', '.join(NAMES)}; all by default")
     names = parser.parse_args().names
     if unknown := set(names) - set(NAMES):
         parser.error(f"there is no notebook {', '.join(sorted(unknown))}")

@@ -136,6 +136,6 @@ def draw(path: str, image: np.ndarray, label: np.ndarray, found: np.ndarray) -> 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--path", default="segmentation.png", help="of the picture")
+    parser.add_argument("--path", default="segmentation.png", help="picture to write")
     arguments = parser.parse_args()
     main(arguments.steps, arguments.path)

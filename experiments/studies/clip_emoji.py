@@ -367,11 +367,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdirs", nargs="+", required=True, help="runs of clip_emoji.py")
-    parser.add_argument("--data_dir", required=True, help="where the prepared emoji lie")
+    parser.add_argument("--data_dir", required=True, help="folder of the prepared emoji")
     parser.add_argument(
         "--out", default="runs/clip_emoji_report", help="folder of the tables and plots"
     )
-    parser.add_argument("--iterations", type=int, default=200, help="of L-BFGS, for each lambda")
+    parser.add_argument(
+        "--iterations", type=int, default=200, help="iterations of L-BFGS for each lambda"
+    )
     flags = parser.parse_args()
     out = pathlib.Path(flags.out)
     out.mkdir(parents=True, exist_ok=True)

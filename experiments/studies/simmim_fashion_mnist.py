@@ -323,7 +323,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data_dir", required=True, help="where the prepared Fashion-MNIST lies")
+    parser.add_argument("--data_dir", required=True, help="folder of the prepared Fashion-MNIST")
     parser.add_argument(
         "--out", default="runs/simmim_study", help="folder of all workdirs, the table and the plot"
     )

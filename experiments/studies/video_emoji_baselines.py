@@ -135,14 +135,14 @@ def main() -> None:
     parser.add_argument(
         "--data_dir", default=tfds_directory.default_data_dir(), help="folder of the data sets"
     )
-    parser.add_argument("--config", default="anim_3", help="of the data set emoji_actions")
-    parser.add_argument("--draws", type=int, default=50, help="of every training clip")
-    parser.add_argument("--views", type=int, default=4, help="of every test clip")
-    parser.add_argument("--size", type=int, default=64, help="of the clips in pixels")
+    parser.add_argument("--config", default="anim_3", help="config of the data set emoji_actions")
+    parser.add_argument("--draws", type=int, default=50, help="draws of every training clip")
+    parser.add_argument("--views", type=int, default=4, help="views of every test clip")
+    parser.add_argument("--size", type=int, default=64, help="size of the clips in pixels")
     parser.add_argument(
-        "--pixels", type=int, default=16, help="that are compared, a divisor of --size"
+        "--pixels", type=int, default=16, help="side of the compared pictures, a divisor of --size"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the training draws")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training draws")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file for the numbers")
     parser.add_argument(
         "--fake", action="store_true", help="made-up animations instead of the data set"

@@ -53,7 +53,7 @@ def scan(
         report: Path of the report to which findings are added.
         check: A function that gives the finding of a path.
         holds: True for a finding of an earlier scan that answers what this one asks.
-        num_threads: Threads that check; 0 for one a core.
+        num_threads: Threads that check; 0 for one per core.
 
     Returns:
         The findings, one for each path. Raises UserError where the report cannot be read or opened,

@@ -215,7 +215,7 @@ def image_folder(
     beside it, 'split.csv', '.tsv', '.jsonl', '.json', '.txt' or 'split_map.txt'
     (see `image_list`), or those of 'split.zip', which such a list may label (see
     `archives.image_zip`): ImageNet-Zip of the official Swin code lies like that. 'classes.txt' may
-    give the class names, one a line in label order.
+    give the class names, one per line in label order.
 
     Args:
         root: The folder.

@@ -255,7 +255,9 @@ def main() -> None:
     parser.add_argument(
         "--num_test", type=int, default=5000, help="faces to test on (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the draws (default: %(default)s)"
+    )
     parser.add_argument(
         "--workers", type=int, help="processes that draw (default: one for each core)"
     )

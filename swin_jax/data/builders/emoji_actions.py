@@ -368,7 +368,7 @@ def main() -> None:
     parser.add_argument(
         "--packages",
         default="anim-3",
-        help="of animations, with commas, or all (default: %(default)s)",
+        help="packages of animations, with commas, or all (default: %(default)s)",
     )
     parser.add_argument(
         "--source", help="folder of the tarballs (default: fetch them from the npm registry)"

@@ -85,7 +85,7 @@ def scan(
         report: Path of the JSON lines to which findings are added,
             and from which known ones are taken.
         limits, short_side: The same as in `check_file`.
-        num_threads: Decoding threads; 0 for one a core.
+        num_threads: Decoding threads; 0 for one per core.
 
     Returns:
         The findings of check_file, one for each file.
@@ -143,20 +143,28 @@ def run(arguments: list[str]) -> int:
         "--data_prefix", default="", help="folder in front of the paths of --annotations"
     )
     parser.add_argument("--report", help="JSON lines of findings (default: beside what is scanned)")
-    parser.add_argument("--write_unreadable", metavar="FILE", help="writes their paths, one a line")
+    parser.add_argument(
+        "--write_unreadable", metavar="FILE", help="list of their paths to write, one per line"
+    )
     for name in ("pixels", "bytes", "scans"):
         default = getattr(picture.USUAL, name)
         parser.add_argument(
-            f"--max_{name}", type=int, default=default, help=f"of a picture (default: {default})"
+            f"--max_{name}",
+            type=int,
+            default=default,
+            help=f"limit for a picture (default: {default})",
         )
     parser.add_argument(
         "--short_side",
         type=int,
         default=256,
-        help="of resized pictures; 0 to ignore (default: 256)",
+        help="short side of resized pictures; 0 to ignore (default: 256)",
     )
     parser.add_argument(
-        "--num_threads", type=int, default=os.cpu_count(), help="for decoding (default: one a core)"
+        "--num_threads",
+        type=int,
+        default=os.cpu_count(),
+        help="decoding threads (default: one per core)",
     )
     flags = parser.parse_args(arguments)
     try:

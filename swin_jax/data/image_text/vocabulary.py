@@ -25,7 +25,7 @@ from swin_jax.core.errors import UserError
 FILE = "bpe_simple_vocab_16e6.txt.gz"
 URL = f"https://github.com/openai/CLIP/raw/main/clip/{FILE}"
 _CARRIERS = (f"*/{FILE}", "instant_clip_tokenizer/*.so")  # in the folders of sys.path
-# The merges follow the header, one a line. The first 48,894 are the vocabulary,
+# The merges follow the header, one per line. The first 48,894 are the vocabulary,
 # the others were never used.
 _HEADER = b"#version: 0.2\n"
 _LENGTH, _SHA256 = 524604, "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"

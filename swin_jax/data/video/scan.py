@@ -84,7 +84,7 @@ def scan(
         report: Path of the JSON lines to which findings are added,
             and from which known ones are taken.
         quick: The same as in `check_file`.
-        num_threads: Decoding threads; 0 for one a core.
+        num_threads: Decoding threads; 0 for one per core.
 
     Returns:
         The findings of check_file, one for each record.
@@ -232,7 +232,10 @@ def run(arguments: list[str]) -> int:
         "--quick", action="store_true", help="reads packets only; misses damaged pictures"
     )
     parser.add_argument(
-        "--num_threads", type=int, default=os.cpu_count(), help="for decoding (default: one a core)"
+        "--num_threads",
+        type=int,
+        default=os.cpu_count(),
+        help="decoding threads (default: one per core)",
     )
     flags = parser.parse_args(arguments)
     variable = flags.variable_frame_rate

@@ -148,7 +148,7 @@ def video_folder(
 
     With `split`, where root/split has no sub-folders of classes, the videos are instead those of a
     list beside it, 'split.csv', '.tsv', '.jsonl', '.json' or '.txt' (see `video_list`), whose paths
-    start from root/split or root. 'classes.txt' may give the class names, one a line in label
+    start from root/split or root. 'classes.txt' may give the class names, one per line in label
     order. A warning counts what is left out, see data/folders.py.
 
     Args:

@@ -36,7 +36,7 @@ def read_map(path) -> np.ndarray:
     except UserError as error:
         raise UserError(f"{path}: cannot be read as a map of classes ({error})") from error
     if not all(line.isdecimal() for line in lines):
-        raise UserError(f"{path}: a map of classes holds whole numbers only, one a line")
+        raise UserError(f"{path}: a map of classes holds whole numbers only, one per line")
     return _validate(np.array(lines, np.int64), path)
 
 
@@ -58,7 +58,7 @@ def derive_map(synsets_22k=None, synsets_1k=None) -> np.ndarray:
     """Derives the official map from two lists of synsets.
 
     Args:
-        synsets_22k: Path of a list of 22K synsets, one a line, in the order of the full ImageNet
+        synsets_22k: Path of a list of 22K synsets, one per line, in the order of the full ImageNet
             release (timm's `imagenet21k_goog_synsets.txt`). None: the one of an installed timm,
             which is not imported.
         synsets_1k: Path of the 1000 synsets in the order of the classes (timm's
