@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +26,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from swin_jax.core.errors import UserError, install
 from swin_jax.plan import chips, collectives
 
+_LOADING = threading.Lock()
 _PACKAGES = ("jax", "jaxlib", "libtpu")
 # Several plans at a time, no question to the cloud about this machine,
 # and no complaints that it has no TPU.
@@ -68,7 +70,8 @@ def devices(topology: chips.Topology) -> list[Any]:
         UserError: The compiler does not know such a topology.
     """
     try:
-        return list(topologies.get_topology_desc(**topology.compiler_options()).devices)
+        with _LOADING:  # Two threads at once would both load the compiler, which it refuses.
+            return list(topologies.get_topology_desc(**topology.compiler_options()).devices)
     except jax.errors.JaxRuntimeError as error:
         text = " ".join(str(error).split())
         raise UserError(f"the TPU compiler does not know {topology.name}: {text[:200]}") from error

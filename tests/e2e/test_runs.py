@@ -39,6 +39,12 @@ def run(workdir, *arguments, devices=1, **kwargs):
 def start_and_wait(workdir, step, *arguments):
     """Starts a run and returns it once it has logged `step`."""
     process = subprocess.Popen(command(workdir, *arguments), env=environment(), stderr=subprocess.PIPE, text=True)
+    wait_for_step(process, workdir, step)
+    return process
+
+
+def wait_for_step(process, workdir, step):
+    """Returns once the run has logged `step`."""
     deadline = time.monotonic() + 200
     log = workdir / "metrics.jsonl"
     while not (
@@ -47,7 +53,6 @@ def start_and_wait(workdir, step, *arguments):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    return process
 
 
 def losses(workdir):
