@@ -1,10 +1,11 @@
-"""Parameters: the path in a tree, the name that the official PyTorch code uses,
-and a checksum of all of them.
+"""Parameters: the path in a tree, the name that the official PyTorch code uses, a checksum of all
+of them, and what a network computes with beside them.
 
 Weight decay, learning-rate scales, freezing, partition rules and conversion are all functions of
 these names, so they are defined once, here.
 """
 
+import dataclasses
 import hashlib
 import re
 from typing import Any
@@ -15,6 +16,10 @@ import numpy as np
 # What is 1-D in the official layout: norm weights, biases. Judged by name:
 # an attention bias is (3, heads, d) here.
 ONE_DIMENSIONAL = (r"(^|[._])bias$", r"(^|\.)e?norm\d*\.weight$")
+
+# Fields of modules that change nothing but memory, speed and rounding, that count in training only,
+# or that follow from the pictures.
+_SAME = re.compile("parent|name|scan|remat|attention|.*dtype|.*drop.*|freeze.*|image_size")
 
 # The last part of a path -> the last part of the official name.
 _LEAVES = {"kernel": "weight", "scale": "weight"}
@@ -71,3 +76,15 @@ def weights_checksum(tree: Any) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def network_fields(value: Any) -> Any:
+    """The fields of a module, and of modules in it, that its features follow beside its weights:
+    activations, for example; as JSON. Of what is no module, its text.
+    """
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return re.sub(" at 0x[0-9a-f]+", "", str(value))
+    names = (field.name for field in dataclasses.fields(value))
+    return {
+        name: network_fields(getattr(value, name)) for name in names if not _SAME.fullmatch(name)
+    }

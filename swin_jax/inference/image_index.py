@@ -14,17 +14,15 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.output.text import shown
-from swin_jax.core.params import weights_checksum
+from swin_jax.core.params import network_fields, weights_checksum
 from swin_jax.core.progress import Progress
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import sources, subsets, unreadable
@@ -42,9 +40,6 @@ log = logging.getLogger(__name__)
 Encode = Callable[[EvalData], Iterator[tuple[np.ndarray, np.ndarray]]]
 _SUFFIXES = (*suffixes(), ".heic")  # of pictures, also of those that a folder leaves out
 _UNREADABLE = (*unreadable.CAUSES, UserError)  # which a preparation raises for what it cannot take
-# Fields of modules that change nothing but memory, speed and rounding, that count in training only,
-# or that the preparation tells.
-_SAME = re.compile("parent|name|scan|remat|attention|.*dtype|.*drop.*|freeze.*|image_size")
 _BLANK = np.zeros((64, 64, 3), np.uint8)
 
 
@@ -59,16 +54,8 @@ def model_checksum(model: Any, variables: dict) -> str:
         variables: Its variables.
     """
     weights = weights_checksum({**variables, "params": stacking.unstack(variables["params"])})
-    text = json.dumps([weights, _fields(getattr(model, "visual", model))])
+    text = json.dumps([weights, network_fields(getattr(model, "visual", model))])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _fields(value: Any) -> Any:
-    """The fields of a module, and of modules in it, that other features follow; as JSON."""
-    if not isinstance(value, nn.Module):
-        return re.sub(" at 0x[0-9a-f]+", "", str(value))
-    names = (field.name for field in dataclasses.fields(value))
-    return {name: _fields(getattr(value, name)) for name in names if not _SAME.fullmatch(name)}
 
 
 @checked

@@ -1,6 +1,7 @@
 """Requests to stop a run, wherever it is: in an evaluation, between two of them, while it starts up."""
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -100,9 +101,9 @@ def third_batch(monkeypatch):
     return happening
 
 
-def stall():
+def stall(number):
     """Storage that takes a minute; meanwhile the machine is to be given back."""
-    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    threading.Timer(0.2, os.kill, [os.getpid(), number]).start()
     time.sleep(60)
     raise AssertionError("the request was seen too late")
 
@@ -114,8 +115,8 @@ def vanish():
 def test_what_is_trained_is_saved_where_no_batch_comes(whole, launch, third_batch, tmp_path):
     """Data that are slow or gone cost no step, in training or in an evaluation."""
     trials = [
-        (TrainData, stall, 143, "SIGTERM: saved at step 2"),
-        (EvalData, stall, 143, "SIGTERM: saved at step 3"),
+        (TrainData, functools.partial(stall, signal.SIGUSR1), 138, "SIGUSR1: saved at step 2"),
+        (EvalData, functools.partial(stall, signal.SIGTERM), 143, "SIGTERM: saved at step 3"),
         (TrainData, vanish, 1, "error: 100 records in a row"),
     ]
     for (data, happen, status, told), step in zip(trials, (2, 3, 5)):
@@ -151,7 +152,7 @@ def test_a_sigterm_during_start_up_says_so(launch, tmp_path, monkeypatch, place)
     assert signal.getsignal(signal.SIGTERM) is before and not (tmp_path / "run/owner.json").exists()
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR2, 140)])
 def test_a_signal_to_another_action_says_so(launch, tmp_path, monkeypatch, number, status):
     monkeypatch.setattr(launcher, "_prepare", lambda *_: lambda: os.kill(os.getpid(), number))
     found, _, err = launch(CONFIG, tmp_path, "--predict=pictures")

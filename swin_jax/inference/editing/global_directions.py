@@ -228,7 +228,7 @@ def open_directions(
     given = any((path / name).exists() for name in (statistics.DIRECTIONS, statistics.ORIGIN))
     if given and (survey is None or not statistics.is_complete(path)):
         arguments = models.generator, models.variables, models.clip_variables, _width(models)
-        found, rows = statistics.read_folder(folder, *arguments)
+        found, rows = statistics.read_folder(folder, *arguments, clip=models.clip)
     else:
         found, rows = relevance.compute(
             models, os.fspath(folder), survey or _survey(models.clip), show

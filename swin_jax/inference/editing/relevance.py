@@ -232,7 +232,8 @@ def compute(
     origin = _origin(models, survey)
     if files.is_complete(path):
         files.check_origin(path, origin)
-        return files.read_folder(folder, models.generator, models.variables, models.clip_variables)
+        arguments = models.generator, models.variables, models.clip_variables
+        return files.read_folder(folder, *arguments, clip=models.clip)
     path.mkdir(parents=True, exist_ok=True)
     bar = functools.partial(progress, name="statistics of styles", show=show)
     found = style_statistics(models.generator, models.variables, survey.draws, bar)
@@ -284,4 +285,5 @@ def _write(path: Any, found: Statistics, rows: np.ndarray, models: Models, surve
 
 
 def _origin(models: Models, survey: Survey) -> dict[str, Any]:
-    return files.origin(models.variables, models.clip_variables, settings=survey.settings())
+    networks = models.variables, models.clip_variables, models.clip
+    return files.origin(*networks, settings=survey.settings())

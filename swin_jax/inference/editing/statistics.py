@@ -14,7 +14,7 @@ import numpy as np
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.core.params import weights_checksum
+from swin_jax.core.params import network_fields, weights_checksum
 from swin_jax.models.styleclip.statistics import Draws, Statistics
 from swin_jax.models.stylegan2 import Generator
 from swin_jax.pretrained.styleclip.statistics import check_belong, read_directions, read_statistics
@@ -25,15 +25,19 @@ _PORT_CUTOFF = 8  # rows of W+ that the port to torch truncates
 _FEW = 1000  # draws that tell whether statistics are of a generator
 
 
-def origin(generator_variables: dict, clip_variables: dict, **settings: Any) -> dict[str, Any]:
-    """The facts that statistics depend on:
-    checksums of the weights, and settings, as JSON holds them.
+def origin(
+    generator_variables: dict, clip_variables: dict, clip: Any, **settings: Any
+) -> dict[str, Any]:
+    """The facts that statistics depend on: checksums of the weights, what the CLIP's image tower
+    computes with beside them, and settings, as JSON holds them.
     """
-    checksums = {
+    facts = {
         "generator": weights_checksum(generator_variables),
         "clip": weights_checksum(clip_variables),
     }
-    return json.loads(json.dumps(checksums | settings))
+    if clip is not None:
+        facts["network"] = network_fields(clip.visual)
+    return json.loads(json.dumps(facts | settings))
 
 
 def write_moments(folder: str | os.PathLike, found: Statistics) -> None:
@@ -67,6 +71,7 @@ def read_folder(
     variables: dict,
     clip_variables: dict,
     features: int | None = None,
+    clip: Any = None,
 ) -> tuple[Statistics, np.ndarray]:
     """Reads statistics and directions, released or computed here,
     and checks that they are of a generator.
@@ -76,6 +81,7 @@ def read_folder(
         generator, variables: The model.
         clip_variables: Variables of the CLIP.
         features: Width of its features, if it is known.
+        clip: The CLIP, whose activation and the like are compared; None compares its weights only.
 
     Returns:
         (the statistics, relevance (channels, features) float32, see `read_directions`).
@@ -88,7 +94,7 @@ def read_folder(
     found = read_statistics(find_moments(path), layers)
     rows = read_directions(path / DIRECTIONS, layers, features)
     if (path / ORIGIN).is_file():
-        check_origin(path, origin(variables, clip_variables))
+        check_origin(path, origin(variables, clip_variables, clip))
     else:
         _check_released(found, generator, variables)
     return found, rows
@@ -125,9 +131,11 @@ def check_origin(folder: Any, expected: dict[str, Any]) -> None:
     for name, what in (
         ("generator", "another generator"),
         ("clip", "another CLIP"),
+        ("network", "a CLIP with another activation or the like"),
         ("settings", "other settings"),
     ):
-        if name in expected and stored.get(name) != expected[name]:
+        is_older = name == "network" and name not in stored
+        if name in expected and not is_older and stored.get(name) != expected[name]:
             raise UserError(
                 f"{folder} holds statistics of {what}; move it away to "
                 "compute those that are asked for"

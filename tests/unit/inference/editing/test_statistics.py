@@ -1,11 +1,15 @@
 """Statistics of styles, against numpy on all of them."""
 
+import json
+
 import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.inference.editing import statistics as files
+from swin_jax.models.clip import make_clip
 from swin_jax.models.styleclip.statistics import Draws, style_statistics
+from tests.editing import CLIP
 from tests.unit.inference.editing.small import models
 
 
@@ -56,3 +60,19 @@ def test_statistics_as_the_port_to_torch_has_them_are_of_the_generator(tmp_path,
         else:
             with pytest.raises(UserError, match="the statistics are of another generator"):
                 files.read_folder(tmp_path, made.generator, made.variables, made.clip_variables)
+
+
+def test_statistics_of_another_activation_are_refused(tmp_path):
+    """With the same weights; files of before do not tell it."""
+
+    def origin(**changes):
+        return files.origin({"a": np.ones(2)}, {"b": np.ones(3)}, make_clip(**CLIP | changes))
+
+    known = origin()
+    before = {name: value for name, value in known.items() if name != "network"}
+    for stored, expected in ((known, origin(remat="full")), (before, origin(act="gelu"))):
+        (tmp_path / files.ORIGIN).write_text(json.dumps(stored))
+        files.check_origin(tmp_path, expected)
+    (tmp_path / files.ORIGIN).write_text(json.dumps(known))
+    with pytest.raises(UserError, match="statistics of a CLIP with another activation"):
+        files.check_origin(tmp_path, origin(act="gelu"))
