@@ -168,10 +168,16 @@ def batch():
     return {"image": jnp.asarray(image), "mask": masks(8).astype(jnp.uint8), "bad": jnp.zeros(8, jnp.uint8)}
 
 
+@pytest.fixture(scope="module")
+def state():
+    """Of any task without an average."""
+    return jax.jit(task().init)(jax.random.key(0))
+
+
 @pytest.mark.parametrize("norm_target", [0, 7])
-def test_it_learns(batch, norm_target):
+def test_it_learns(batch, state, norm_target):
     item = task(norm_target=norm_target)
-    state, step = jax.jit(item.init)(jax.random.key(0)), jax.jit(item.train_step)
+    step = jax.jit(item.train_step)
     first, metrics = step(state, batch, {})
     assert set(metrics) == {"loss", "grad_norm", "learning_rate"} and first.step == 1
     losses = [float(metrics["loss"])]
@@ -182,9 +188,8 @@ def test_it_learns(batch, norm_target):
 
 
 @pytest.mark.parametrize("norm_target", [0, 7])
-def test_the_loss_of_the_step_is_that_of_predict(batch, norm_target):
+def test_the_loss_of_the_step_is_that_of_predict(batch, state, norm_target):
     item = task(norm_target=norm_target)
-    state = jax.jit(item.init)(jax.random.key(0))
     _, metrics = jax.jit(item.train_step)(state, batch, {})
     found = jax.jit(item.predict)(state, batch, {})
     assert found["reconstruction"].shape == (8, SIZE, SIZE, 1) and found["pixel_mask"].shape == (8, SIZE, SIZE)
@@ -192,29 +197,27 @@ def test_the_loss_of_the_step_is_that_of_predict(batch, norm_target):
     np.testing.assert_allclose(mean, metrics["loss"], rtol=1e-5)
 
 
-def test_the_loss_is_in_normalized_units_and_the_reconstruction_in_pixels(batch):
+def test_the_loss_is_in_normalized_units_and_the_reconstruction_in_pixels(batch, state):
     item = task()
-    found = jax.jit(item.predict)(jax.jit(item.init)(jax.random.key(0)), batch, {})
+    found = jax.jit(item.predict)(state, batch, {})
     assert set(found) == set(base.PREDICTIONS[item.predicts])
     image = batch["image"].astype(jnp.float32) / 255
     difference = jnp.abs(found["reconstruction"] - image)[..., 0] / 0.3
     np.testing.assert_allclose(found["error"], (difference * found["pixel_mask"]).sum((1, 2)), rtol=1e-4)
 
 
-def test_a_normalized_target_is_undone_with_the_images_own_statistics(batch):
+def test_a_normalized_target_is_undone_with_the_images_own_statistics(batch, state):
     """A model that predicts zeros reconstructs the local mean."""
     item = task(norm_target=7)
-    state = jax.jit(item.init)(jax.random.key(0))
     state = state.replace(params=state.params | {"decoder": jax.tree.map(jnp.zeros_like, state.params["decoder"])})
     found = jax.jit(item.predict)(state, batch, {})
     mean, _ = masked_image.local_statistics(augmentation.normalize(batch["image"], (0.0,), (1.0,)), 7)
     np.testing.assert_allclose(found["reconstruction"], mean, atol=1e-5)
 
 
-def test_masks_of_cells_and_of_tokens_agree(batch):
+def test_masks_of_cells_and_of_tokens_agree(batch, state):
     """A cell of 2 x 2 patches is the same as its four tokens."""
     item = task()
-    state = jax.jit(item.init)(jax.random.key(0))
     cells = jnp.asarray(np.random.default_rng(1).integers(0, 2, (8, 2, 2)), jnp.uint8)
     predict = jax.jit(item.predict)
     coarse = predict(state, batch | {"mask": cells}, {})

@@ -1,6 +1,7 @@
 """The contrastive task: forms, micro-batches, locked towers, the clipped scale, statistics of the ResNet."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -44,9 +45,14 @@ def one_step(task, state=None):
     return jax.jit(task.train_step)(state, batch(), {})
 
 
+@functools.cache
+def first_state(model):
+    return jax.jit(task(model).init)(jax.random.key(0))
+
+
 def gradient(task):
     """Of the first step."""
-    state = jax.jit(task.init)(jax.random.key(0))
+    state = first_state(task.model)
     run = task._gradient if task.accumulate == 1 else task._cached_gradient
     grads, _, metrics = jax.jit(run)(state, batch(), jax.random.key(1))
     return flatten(grads), metrics
@@ -92,7 +98,7 @@ def test_a_swin_is_an_image_tower_and_learns_a_batch_by_heart():
 def test_positives_share_the_target():
     twice = batch() | {"label": jnp.zeros(B, jnp.int32)}
     everything = jax.jit(task(positives=True)._gradient)
-    state = jax.jit(task().init)(jax.random.key(0))
+    state = first_state(VIT)
     _, _, metrics = everything(state, twice, jax.random.key(1))
     assert float(metrics["image_to_text"]) == 1  # every text is right
     _, _, metrics = everything(state, batch() | {"label": jnp.arange(B)}, jax.random.key(1))
@@ -154,7 +160,7 @@ def test_statistics_of_the_resnet_move_in_training_and_are_used_in_prediction():
 
 
 def test_prediction_takes_what_is_there():
-    state = jax.jit(task().init)(jax.random.key(0))
+    state = first_state(VIT)
     data = batch()
     both = task().predict(state, data, {})
     assert set(both) == set(PREDICTIONS[task().predicts])

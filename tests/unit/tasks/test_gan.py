@@ -1,6 +1,7 @@
 """The task of a generator against a discriminator, on networks whose gradients are known."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,7 @@ from swin_jax.tasks.base import GatheredState
 from swin_jax.tasks.gan import GAN, AdaptiveAugmentation
 
 SIDE, ROWS, BATCH, RATE = 8, 5, 4, 0.25
+SGD = optax.sgd(RATE)  # one for all: tasks with the same fields are equal and compiled once
 
 
 class Painter(nn.Module):
@@ -57,9 +59,8 @@ class Critic(nn.Module):
 
 
 def toy(**fields):
-    sgd = optax.sgd(RATE)
     plain = dict(r1_gamma=0.0, path_weight=0.0, mixing=0.0)
-    return GAN(Painter(), Critic(), sgd, sgd, **plain | fields)
+    return GAN(Painter(), Critic(), SGD, SGD, **plain | fields)
 
 
 def batch(seed=0, size=BATCH, channels=1):
@@ -76,8 +77,13 @@ def kernel_of(state):
     return np.asarray(state.params["discriminator"]["kernel"], np.float64)
 
 
+@functools.cache
+def compiled(task):
+    return jax.jit(task.train_step)
+
+
 def step(task, state, **fields):
-    return jax.jit(task.train_step)(state, batch(**fields), {})
+    return compiled(task)(state, batch(**fields), {})
 
 
 @pytest.mark.parametrize("noise", ["random", "none"])
