@@ -9,7 +9,7 @@ in the paper the scale starts at 10 and a bias on the logits at -10, weight deca
 0.95 at batch 32,768, texts have 64 tokens without punctuation, and pixels are normalized by 0.5.
 The towers are those of CLIP's ViT-B/16 with GELU, and the vocabulary is CLIP's: the paper's
 attention pool and its sentencepiece vocabulary are not here, so its results may differ. `data`
-and `validation` as in clip_openai.py.
+and `validation` are those of clip_openai.py.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -6,6 +6,7 @@ Python whose every knob has a dotted key.
 """
 
 import contextlib
+import copy
 import importlib.machinery
 import importlib.util
 import inspect
@@ -182,7 +183,28 @@ def load(path: str) -> ml_collections.ConfigDict:
             f"{file!r} is not an experiment: its get_config returns a "
             f"{type(config).__name__}; {LAUNCH}"
         )
+    _separate(config, set(), [])
     return config
+
+
+def _separate(config: ml_collections.ConfigDict, seen: set, references: list) -> None:
+    """Gives each key a reference of its own.
+
+    An expression that an experiment file uses for several keys is one reference, so that a flag for
+    one of the keys would set all of them.
+    """
+    if id(config) in seen:
+        return
+    seen.add(id(config))
+    for key, value in list(config.items(preserve_field_references=True)):
+        if isinstance(value, config_dict.FieldReference):
+            if any(value is other for other in references):
+                with config.unlocked():
+                    del config[key]
+                    config[key] = copy.copy(value)
+            references.append(value)
+        if isinstance(config[key], ml_collections.ConfigDict):
+            _separate(config[key], seen, references)
 
 
 def describe_arguments(path: str) -> str | None:

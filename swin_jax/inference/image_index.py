@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core import stacking, storage
-from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.core.output.text import shown
 from swin_jax.core.params import network_fields, weights_checksum
 from swin_jax.core.progress import Progress
@@ -44,18 +44,21 @@ _BLANK = np.zeros((64, 64, 3), np.uint8)
 
 
 def model_checksum(model: Any, variables: dict) -> str:
-    """The checksum of all that features of pictures follow beside their preparation.
+    """The checksum of all that features of pictures depend on beside their preparation.
 
-    That are the weights, the same whether equal blocks are stored stacked or one by one, and what
+    Those are the weights, the same whether equal blocks are stored stacked or one by one, and what
     the image tower computes with them: its activation, for example.
 
     Args:
         model: The model, or None where it is not known.
         variables: Its variables.
+
+    Returns:
+        WEIGHTS-TOWER, a checksum of each. Older indices have only the first.
     """
     weights = weights_checksum({**variables, "params": stacking.unstack(variables["params"])})
-    text = json.dumps([weights, network_fields(getattr(model, "visual", model))])
-    return hashlib.sha256(text.encode()).hexdigest()
+    tower = json.dumps(network_fields(getattr(model, "visual", model)))
+    return f"{weights}-{hashlib.sha256(tower.encode()).hexdigest()}"
 
 
 @checked
@@ -88,11 +91,24 @@ def search(index: Index, query: np.ndarray, top: PositiveInt = 10) -> list[tuple
 
 def check(index: Index, checksum: str) -> None:
     """Raises UserError if an index was made with another network."""
-    if index.checksum != checksum:
+    weights, _, tower = checksum.partition("-")
+    made_with, _, made_by = index.checksum.partition("-")
+    if made_with != weights:
         raise UserError(
-            f"the index is of other weights ({index.model}, checksum {index.checksum[:12]}), or of "
-            f"another activation or the like, than the model ({checksum[:12]}): such features "
-            "can't be compared; rebuild the index"
+            f"the index is of other weights ({index.model}, checksum {made_with[:12]}) "
+            f"than the model ({weights[:12]}): features of different weights can't be "
+            "compared; rebuild the index"
+        )
+    if not made_by and tower:
+        warn(
+            "the index does not tell with which activation it was made; rebuild it if the model's "
+            "has changed since"
+        )
+    elif made_by != tower:
+        raise UserError(
+            f"the index is of the model's weights ({index.model}), but was made with another "
+            "activation or other settings of the image tower: such features can't be compared; "
+            "rebuild the index"
         )
 
 

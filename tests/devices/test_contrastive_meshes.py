@@ -22,7 +22,7 @@ def task(tower, **fields):
     model = make_clip(embed_dim=16, context_length=LENGTH, vocab_size=VOCABULARY, text_width=16, text_heads=2,
                       text_layers=1, vision_width=16, vision_heads=2, **TOWERS[tower],
                       logit_bias=-10.0 if fields.get("sigmoid") else None)  # fmt: skip
-    tx = optim.sgd(schedules.constant(1e-2), no_decay=rules.NO_DECAY, momentum=0.0)  # others: test_meshes.py
+    tx = optim.sgd(schedules.constant(1e-3), no_decay=rules.NO_DECAY, momentum=0.0)  # others: test_meshes.py
     return Contrastive(model, tx, TOWERS[tower]["image_size"], LENGTH, chunk=2, **fields)
 
 

@@ -132,6 +132,40 @@ def run(arguments: list[str]) -> int:
         The exit status: 0 where all pictures are good, 1 where some are not or the disk is
         full, 2 for a mistake of the user.
     """
+    flags = _parser().parse_args(arguments)
+    try:
+        for name, least in (("num_threads", 1), ("short_side", 0)):
+            if getattr(flags, name) < least:
+                raise UserError(f"--{name}={getattr(flags, name)} must be at least {least}")
+        limits = Limits(bytes=flags.max_bytes, pixels=flags.max_pixels, scans=flags.max_scans)
+        source = _source(flags)
+        scanned = flags.folder or flags.annotations or flags.archive
+        report = flags.report or f"{os.path.expanduser(scanned).rstrip('/')}.scan.jsonl"
+        if flags.write_unreadable:
+            file_scan.check_writable(
+                flags.write_unreadable, (report, *_names(source)), "--write_unreadable"
+            )
+        findings = scan(source, report, limits, flags.short_side, flags.num_threads)
+        file_scan.show(summary(findings, report))
+        if flags.write_unreadable:
+            paths = (
+                _encoded(finding["path"]) + b"\n" for finding in findings if finding["problem"]
+            )
+            file_scan.write_list(flags.write_unreadable, b"".join(paths))
+    except UserError as error:
+        say(f"error: {error}")
+        return 2
+    except file_scan.UnwrittenError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the command again to resume", file=sys.stderr)
+        return 130
+    return int(any(finding["problem"] for finding in findings))
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The flags of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -166,36 +200,7 @@ def run(arguments: list[str]) -> int:
         default=os.cpu_count(),
         help="decoding threads (default: one per core)",
     )
-    flags = parser.parse_args(arguments)
-    try:
-        for name, least in (("num_threads", 1), ("short_side", 0)):
-            if getattr(flags, name) < least:
-                raise UserError(f"--{name}={getattr(flags, name)} must be at least {least}")
-        limits = Limits(bytes=flags.max_bytes, pixels=flags.max_pixels, scans=flags.max_scans)
-        source = _source(flags)
-        scanned = flags.folder or flags.annotations or flags.archive
-        report = flags.report or f"{os.path.expanduser(scanned).rstrip('/')}.scan.jsonl"
-        if flags.write_unreadable:
-            file_scan.check_writable(
-                flags.write_unreadable, (report, *_names(source)), "--write_unreadable"
-            )
-        findings = scan(source, report, limits, flags.short_side, flags.num_threads)
-        file_scan.show(summary(findings, report))
-        if flags.write_unreadable:
-            paths = (
-                _encoded(finding["path"]) + b"\n" for finding in findings if finding["problem"]
-            )
-            file_scan.write_list(flags.write_unreadable, b"".join(paths))
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    except file_scan.UnwrittenError as error:
-        say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: run the command again to resume", file=sys.stderr)
-        return 130
-    return int(any(finding["problem"] for finding in findings))
+    return parser
 
 
 def _source(flags: argparse.Namespace) -> sources.FileSource | archives.ZipSource | Marked:

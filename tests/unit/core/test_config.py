@@ -284,3 +284,21 @@ def test_an_argument_that_is_new_since_had_its_default(tmp_path, value, refused)
     (tmp_path / "config.json").write_text(json.dumps(before | {"part.fn": "of.another.function"}))
     with pytest.raises(UserError, match="part.fn"):
         check_resume(config, tmp_path)
+
+
+def test_a_flag_for_one_key_leaves_the_others_that_the_same_expression_gave(tmp_path, root):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from ml_collections import ConfigDict\n\n\ndef get_config(arg):\n"
+        "    c = ConfigDict(dict(steps=100))\n    every = c.get_oneway_ref('steps') // 10\n"
+        "    c.saves, c.evals = dict(every=every), dict(every=every)\n    c.same = c.evals\n    return c\n"
+    )
+    config = configs.load(str(file))
+    config.evals.every = 3
+    assert (config.saves.every, config.same.every) == (10, 3)
+    config.steps = 50
+    assert (config.saves.every, config.evals.every) == (5, 3)
+    config = configs.load(f"{root}/experiments/stylegan2/stylegan2_ffhq.py")
+    every = config.checkpoint.every
+    config.evals.quality.every = 7
+    assert (config.checkpoint.every, config.evals.grid.every) == (every, every)

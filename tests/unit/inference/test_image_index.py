@@ -286,3 +286,11 @@ def test_an_index_is_of_one_activation():
     same = checksum()
     assert checksum(act="gelu") != same != checksum(vision_heads=4)
     assert same == checksum(remat="full") == checksum(dtype="bfloat16") == checksum(text_heads=4)
+    made = dict(root="r", names=("a",), features=np.ones((1, 2), np.float32), stamps=np.zeros((1, 2), int))
+    index = image_index.Index(**made, normalized=True, model="m", checksum=same)
+    image_index.check(index, checksum(remat="full"))
+    with pytest.raises(UserError, match="was made with another activation"):
+        image_index.check(index, checksum(act="gelu"))
+    older = dataclasses.replace(index, checksum=same.partition("-")[0])
+    with pytest.warns(UserWarning, match="does not tell with which activation it was made"):
+        image_index.check(older, same)

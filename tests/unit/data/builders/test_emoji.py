@@ -159,7 +159,7 @@ def test_missing_and_wrong_tarballs(tmp_path, packages):
     (folder / "set-solid-1.0.0.tgz").rename(folder / "solid-1.0.0.tgz")  # as the registry names it
     emoji.build(str(tmp_path), str(folder), **arguments)
     (folder / "solid-1.0.0.tgz").write_bytes(b"other")
-    with pytest.raises(UserError, match="solid-1.0.0.tgz is not the file"):
+    with pytest.raises(UserError, match="solid-1.0.0.tgz is not the expected file"):
         emoji.build(str(tmp_path), str(folder), SIZE, **arguments)
     (folder / "solid-1.0.0.tgz").unlink()
     (folder / "keywords-1.0.0.tgz").unlink()
