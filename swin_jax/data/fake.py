@@ -1,5 +1,5 @@
-"""Made-up images and videos that a classifier can learn, with captions too:
-experiments run on them without data.
+"""Made-up images and videos that a classifier can learn, with captions or with a label for each
+pixel too: experiments run on them without data.
 """
 
 import dataclasses
@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, Seed, checked
+from swin_jax.core.sizes import Size, per_axis
 
 _CELLS = 4  # a class is a pattern of 4 x 4 colored cells
 _SPLITS = ("train", "test")
@@ -177,3 +179,67 @@ def videos(
         3). Raises as images.
     """
     return _Videos(images(image_size, num_classes, num_examples, seed, split), num_frames)
+
+
+_RECTANGLES = 4  # in a scene, over its background of class 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scenes:
+    image_size: tuple[int, int]
+    num_classes: int
+    num_examples: int
+    seed: int
+    split: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(f"class {i}" for i in range(self.num_classes))
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, 1 + _SPLITS.index(self.split), index])
+        label = np.zeros(self.image_size, np.uint8)
+        # The last rectangle lies on top and belongs to no class.
+        for value in (*rng.integers(0, self.num_classes, _RECTANGLES), IGNORED):
+            top, left = rng.integers(0, self.image_size)
+            height, width = (rng.integers(1, side // 2 + 2) for side in self.image_size)
+            label[top : top + height, left : left + width] = value
+        palette = np.random.default_rng([self.seed, 0]).integers(32, 224, (IGNORED + 1, 3))
+        noise = rng.integers(-32, 32, (*self.image_size, 3))
+        return {"image": (palette[label] + noise).astype(np.uint8), "label": label}
+
+    def record_name(self, index: int) -> str:
+        return f"fake {self.split} scene {index}"
+
+
+@checked
+def scenes(
+    image_size: Size,
+    num_classes: PositiveInt = 4,
+    num_examples: PositiveInt = 64,
+    seed: Seed = 0,
+    split: str = "train",
+) -> _Scenes:
+    """A source of noisy rectangles, each in the color of its class, for segmentation.
+
+    Args:
+        image_size: (H, W) in pixels, or one int for both.
+        num_classes: Number of classes, at most 255.
+        num_examples: Length of the source.
+        seed: Seed of colors, rectangles and noise.
+        split: 'train' or 'test': equal colors, other scenes.
+
+    Returns:
+        A source of `image` uint8 (H, W, 3) and `label` uint8 (H, W), the class of each pixel or
+        255 where it has none. Raises UserError for another split and for more classes.
+    """
+    if split not in _SPLITS:
+        raise UserError(f"fake scenes have the splits 'train' and 'test', not {split!r}")
+    if num_classes > IGNORED:
+        raise UserError(
+            f"a label of one byte tells at most {IGNORED} classes apart, not {num_classes}"
+        )
+    return _Scenes(per_axis(image_size, 2), num_classes, num_examples, seed, split)

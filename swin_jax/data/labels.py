@@ -1,10 +1,13 @@
-"""A source whose labels are those of another set: numbers, or one mark for each class."""
+"""A source whose labels are those of another set: numbers, one mark for each class,
+or one number for each pixel.
+"""
 
 import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
 
+from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UserError
 
 UNKNOWN = -1  # the mark of a class that a record says nothing of
@@ -45,12 +48,25 @@ class Relabeled:
             marks = np.full(len(self.class_names), UNKNOWN, np.int8)
             marks[list(self.index)] = label
             return marks
+        if np.ndim(label) == 2:
+            return self._map_pixels(label, record)
         if not 0 <= label < len(self.index):
             raise UserError(
                 f"{self.record_name(record)} has the label {label}, "
                 f"and its set {len(self.index)} classes"
             )
         return self.index[label]
+
+    def _map_pixels(self, label: np.ndarray, record: int) -> np.ndarray:
+        table = np.full(IGNORED + 1, IGNORED, np.uint8)
+        table[: len(self.index)] = self.index
+        wrong = label[(label >= len(self.index)) & (label != IGNORED)]
+        if wrong.size:
+            raise UserError(
+                f"{self.record_name(record)} has the label {wrong.max()}, "
+                f"and its set {len(self.index)} classes"
+            )
+        return table[label]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +150,7 @@ def check(label: np.ndarray, classes: int) -> None:
     """Checks a batch of labels.
 
     Args:
-        label: (B,) int, or (B, K) marks.
+        label: (B,) int, (B, K) marks, or (B, H, W) of pixels, where IGNORED is no class.
         classes: K; 0 does not check.
 
     Raises:
@@ -142,6 +158,8 @@ def check(label: np.ndarray, classes: int) -> None:
     """
     if not classes or label.ndim == 0:
         return
+    if label.ndim == 3:
+        label = label[label != IGNORED]
     if label.ndim == 2:
         if label.shape[1] != classes:
             raise UserError(f"records have {label.shape[1]} marks, the model {classes} classes")
