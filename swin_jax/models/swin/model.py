@@ -9,8 +9,6 @@ an official name by `swin_jax.core.params`.
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,8 +26,9 @@ from swin_jax.core.ranges import (
 )
 from swin_jax.core.sizes import Size, Windows, per_axis
 from swin_jax.models.layers import PatchEmbed, check_key, check_some, init_linear, layer_norm
-from swin_jax.models.swin.blocks import REMAT, Stage
-from swin_jax.ops import attention, window, window_geometry
+from swin_jax.models.swin import fields, flops
+from swin_jax.models.swin.blocks import Stage
+from swin_jax.ops import window, window_geometry
 from swin_jax.ops.window_geometry import num_axes, stage_geometry
 
 
@@ -105,9 +104,9 @@ class Swin(nn.Module):
     scan: bool = False
 
     def setup(self):
-        _check(self)
+        fields.check(self)
         grids, windows = stage_geometry(self)
-        axes, stages, dims = len(grids[0]), len(self.depths), stage_dims(self)
+        axes, stages, dims = len(grids[0]), len(self.depths), fields.stage_dims(self)
         types = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
         self.patch_embed = PatchEmbed(
             self.embed_dim, per_axis(self.patch_size, axes), self.patch_norm, **types
@@ -119,7 +118,10 @@ class Swin(nn.Module):
             )
         depth = sum(self.depths)
         rates = [self.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
-        attn_fields, rules = _attention_fields(self, windows), window_geometry.stage_rules(self)
+        attn_fields, rules = (
+            fields.attention_fields(self, windows),
+            window_geometry.stage_rules(self),
+        )
         starts = np.cumsum((0, *self.depths))
 
         def stage(s):
@@ -211,32 +213,7 @@ class Swin(nn.Module):
     @nn.nowrap
     def flops(self) -> int:
         """Multiply-accumulates per image at `image_size`, by the official formula."""
-        grids, windows = stage_geometry(self)
-        dims = stage_dims(self)
-        patch = math.prod(per_axis(self.patch_size, len(grids[0])))
-        total = math.prod(grids[0]) * dims[0] * (patch * self.in_channels + self.patch_norm)
-        for s, (grid, size, d) in enumerate(zip(grids, windows, dims)):
-            tokens, n = math.prod(grid), math.prod(size)
-            attend = (4 * n * d * d + 2 * n * n * d) * tokens / n
-            total += self.depths[s] * int(
-                2 * tokens * d + attend + 2 * tokens * d * d * self.mlp_ratio
-            )
-            if self.temporal_window:
-                total += (
-                    self.depths[s]
-                    * tokens
-                    * d
-                    * (1 + 4 * d + 2 * min(self.temporal_window, grid[0]))
-                )
-            if s < len(dims) - 1:
-                merged = math.prod(per_axis(self.merge_size, len(grid)))
-                normed = tokens // merged * 2 * d if self.post_norm else tokens * d
-                total += normed + tokens // merged * merged * d * 2 * d
-        # The official formula divides the first grid by 2^stages, not by 4^(stages - 1),
-        # for the final norm.
-        return (
-            total + dims[-1] * math.prod(grids[0]) // 2 ** len(dims) + dims[-1] * self.num_classes
-        )
+        return flops.count(self)
 
     def _keep(self, outputs: dict[str, jax.Array]) -> None:
         self.sow(
@@ -308,87 +285,6 @@ class Swin(nn.Module):
                 matrix = jnp.asarray(window_geometry.bicubic_matrix(old, new), table.dtype)
                 table = jnp.moveaxis(jnp.tensordot(matrix, table, (1, axis)), 0, axis)
         return table[None]
-
-
-def _check(model: Swin) -> None:
-    """Raises UserError where fields contradict each other."""
-    for name in ("dtype", "param_dtype"):
-        if getattr(model, name) not in ("float32", "bfloat16", "float16"):
-            raise UserError(
-                f"{name}={getattr(model, name)!r} is not one of 'float32', 'bfloat16', 'float16'"
-            )
-    stages = len(model.depths)
-    if stages != len(model.num_heads):
-        raise UserError(
-            f"depths={model.depths} and num_heads={model.num_heads} are of different lengths"
-        )
-    if model.remat not in ("none", *REMAT):
-        raise UserError(f"remat={model.remat!r} is not one of {('none', *REMAT)}")
-    if any(name not in attention.IMPLEMENTATIONS for name in _implementations(model)):
-        raise UserError(
-            f"attention={model.attention} has entries other than {attention.IMPLEMENTATIONS}"
-        )
-    if model.small not in window_geometry.SMALL:
-        raise UserError(f"small={model.small!r} is not one of {window_geometry.SMALL}")
-    _check_sizes(model)
-    if any(not 0 <= s < stages for s in model.out_norms):
-        raise UserError(
-            f"out_norms={model.out_norms} names stages that do not exist; "
-            f"they are 0 to {stages - 1}"
-        )
-    for dim, heads in zip(stage_dims(model), model.num_heads, strict=True):
-        if dim % heads:
-            raise UserError(f"{heads} heads do not divide {dim} channels")
-
-
-def _check_sizes(model: Swin) -> None:
-    for name in ("image_size", "patch_size", "window_size", "merge_size"):
-        value = getattr(model, name)
-        if (
-            not isinstance(value, int)
-            and len(value) > 3
-            and all(isinstance(entry, int) for entry in value)
-        ):
-            raise UserError(
-                f"{name}={value} has one entry per axis; one per stage is written ((12, "
-                "12), (12, 12), ...)"
-            )
-
-
-def _implementations(model: Swin) -> tuple[str, ...]:
-    stages = len(model.depths)
-    given = (model.attention,) if isinstance(model.attention, str) else tuple(model.attention)
-    if len(given) not in (1, stages):
-        raise UserError(
-            f"attention={model.attention} is neither one implementation nor one per stage"
-        )
-    return given * stages if len(given) == 1 else given
-
-
-def _attention_fields(model: Swin, windows: Sequence[tuple[int, ...]]) -> list[dict[str, Any]]:
-    """The fields of the `WindowAttention` of each stage, whose windows are given."""
-    dims, implementations = stage_dims(model), _implementations(model)
-    pretrained = window_geometry.per_stage(
-        model.pretrained_window_sizes or (0,), len(dims), len(windows[0]), one_each=True
-    )
-    return [
-        dict(
-            dim=dims[s],
-            num_heads=model.num_heads[s],
-            window=windows[s],
-            pretrained_window=pretrained[s],
-            cosine=model.cosine_attention,
-            continuous_bias=model.continuous_bias,
-            qkv_bias=model.qkv_bias,
-            implementation=implementations[s],
-        )
-        for s in range(len(dims))
-    ]
-
-
-def stage_dims(model: Swin) -> list[int]:
-    """Channels of each stage."""
-    return [model.embed_dim * 2**s for s in range(len(model.depths))]
 
 
 def param_shapes(model: Swin) -> dict:
