@@ -51,7 +51,7 @@ def prepare(
         UserError: A mesh that does not fit the topology, and whatever the launcher would refuse.
     """
     run, batch = _setup(config, topology)
-    setup.check_batch(config, run.placement)
+    setup.check_batch(config, run)
     return functools.partial(_plan, config, topology, run, batch, cache, effort)
 
 
@@ -295,15 +295,16 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
         if field == "attention" and isinstance(now, (tuple, list)) and "xla" in now:
             flag = f"""--config.task.{key}="('sequential',)\""""
             add(half, flag, "attends to one window at a time, in all stages", known=False)
-    smaller, left = divmod(facts["batch_size"], 2 * facts["accumulate"])
+    accumulate = 2 * facts["accumulate"]
+    smaller, left = divmod(facts["batch_size"], accumulate)
     if (
         not left
         and smaller % (mesh["data"] * mesh["fsdp"]) == 0
-        and setup.can_mix(config.task, smaller)
+        and setup.can_train(configs.build(config.task, "task"), facts["batch_size"], accumulate)
     ):
         add(
             half,
-            f"--config.task.accumulate={2 * facts['accumulate']}",
+            f"--config.task.accumulate={accumulate}",
             "halves the examples at a time",
         )
     return [text for _, text in sorted(found, key=lambda item: -item[0])]

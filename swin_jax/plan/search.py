@@ -63,7 +63,7 @@ def remat_keys(config) -> list[str]:
 
 def candidates(config, topology: chips.Topology) -> list[Candidate]:
     """Every combination that divides the batch, the cheapest first."""
-    found = []
+    found, task = [], configs.build(config.task, "task")
     powers = [2**n for n in range(13)]
     remats = REMAT if remat_keys(config) else REMAT[:1]
     steps = powers[:7] if "accumulate" in config.task else powers[:1]
@@ -73,7 +73,7 @@ def candidates(config, topology: chips.Topology) -> list[Candidate]:
         data = topology.size // (fsdp * tensor)
         if config.batch_size % (data * fsdp * accumulate):
             continue
-        if not setup.can_mix(config.task, config.batch_size // accumulate):
+        if not setup.can_train(task, config.batch_size, accumulate):
             continue
         if config.partition.gather:  # from what ZeRO-1 splits
             modes = (True,)

@@ -66,7 +66,7 @@ def prepare(config, workdir: str | None, batch_sizes: str = "") -> Callable[[], 
     for size in _sizes(batch_sizes) or [config.batch_size]:
         _set_batch_size(config, size)
         run = build_run(config)
-        check_batch(config, run.placement)
+        check_batch(config, run)
         runs[size] = run
     folder = storage.path(workdir) if workdir else None
     if folder:

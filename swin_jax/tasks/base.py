@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.params import flatten, path_name
-from swin_jax.core.stacking import official_names
+from swin_jax.tasks.freezing import hold_parameters, hold_statistics
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -68,20 +67,22 @@ class GatheredState(TrainState):
 #       error of each and what to divide it by.
 #   samples: `image` (B, H, W, C) float32, nominally in -1..1, of a batch with `latent` (B, z) and,
 #       for a conditional generator, `label` (B,).
-#   maps: `maps` (B, H, W, K) floating point, the logits of every pixel.
+#   maps: `maps` (B, h, w, K) float32, logits on the grid of the model, which may be coarser than
+#       the pixels; `labels` (B, H, W) uint8, the class of each pixel of `image`, from `maps`
+#       brought to its size.
 PREDICTIONS: dict[str, tuple[str, ...]] = {
     "logits": ("logits",),
     "features": ("image_features", "text_features", "logit_scale"),
     "reconstruction": ("reconstruction", "pixel_mask", "error", "masked"),
     "samples": ("image",),
-    "maps": ("maps",),
+    "maps": ("maps", "labels"),
 }
 
 
 class Task(Protocol):
     """An objective. Implementations are frozen dataclasses; all methods but `load_frozen` are pure.
 
-    Five more methods are optional, and called by the functions of the same names in this module,
+    Six more methods are optional, and called by the functions of the same names in this module,
     which have an answer where a task has none:
 
         frozen_shapes() -> tree: abstract arrays that a step reads and never changes; reads no file.
@@ -89,6 +90,8 @@ class Task(Protocol):
         check_frozen(): raises UserError, naming the flag, if there is nothing to load them from.
         describe() -> dict: facts for the run header, `gflops_per_image` for example.
         probabilities(logits) -> (..., K): of classes, where they are not a softmax.
+        check_batch(batch_size, accumulate): raises UserError for a batch that a step cannot learn
+            from, or not in so many micro-batches.
 
     Attributes:
         predicts: A key of `PREDICTIONS`, or a name of the task's own where nothing but its
@@ -210,6 +213,12 @@ def probabilities(task: Task, logits: jax.Array) -> jax.Array:
     if hasattr(task, "probabilities"):
         return task.probabilities(logits)
     return jax.nn.softmax(logits, axis=-1)
+
+
+def check_batch(task: Task, batch_size: int, accumulate: int) -> None:
+    """Raises UserError if a task cannot train on batches of this size in so many micro-batches."""
+    if hasattr(task, "check_batch"):
+        task.check_batch(batch_size, accumulate)
 
 
 def check_predicts(task: Task, needed: str, user: str) -> None:
@@ -335,7 +344,7 @@ def apply_gradients(
     params = optax.apply_updates(state.master, updates)
     params = params if project is None else project(params)
     freezes = getattr(tx.update, "freezes", None)
-    params = params if freezes is None else _hold_parameters(state, params, freezes)
+    params = params if freezes is None else hold_parameters(state, params, freezes)
     ema = state.ema
     if ema is not None:
         ema = running_average(params, ema, 1 - ema_decay)
@@ -353,42 +362,3 @@ def running_average(params: Any, ema: Any, share: Any) -> Any:
     """
     average = optax.incremental_update(params, ema, share)
     return jax.tree.map(lambda e, p, a: jnp.where(e == p, e, a), ema, params, average)
-
-
-def _hold_parameters(state: TrainState, params: Any, freezes: Callable[[str], bool]) -> Any:
-    """`params`, with those of `state` where they are frozen."""
-
-    def hold(path, before, after):
-        frozen = [*map(freezes, official_names(path_name(path), before))]
-        if len(set(frozen)) == 1:
-            return before if frozen[0] else after
-        blocks = jnp.array(frozen).reshape(-1, *(1,) * (before.ndim - 1))  # of a stacked leaf
-        return jnp.where(blocks, before, after)
-
-    return jax.tree_util.tree_map_with_path(hold, state.master, params)
-
-
-def hold_statistics(state: TrainState, mutable: Any, tx: optax.GradientTransformation) -> Any:
-    """`mutable`, with the collections' entries of `state` for each module whose
-    parameters `tx` freezes.
-
-    A norm without parameters belongs to the nearest module around it that has some.
-    """
-    freezes = getattr(tx.update, "freezes", None)
-    if freezes is None or not jax.tree.leaves(mutable):
-        return mutable
-    frozen = {
-        path: all(map(freezes, official_names(path, leaf)))
-        for path, leaf in flatten(state.master).items()
-    }
-
-    def hold(path, before, after):
-        inside, module = [], path[1:-1]  # without the collection and the leaf
-        while module and not inside:
-            inside = [
-                held for name, held in frozen.items() if name.startswith(f"{path_name(module)}/")
-            ]
-            module = module[:-1]
-        return before if inside and all(inside) else after
-
-    return jax.tree_util.tree_map_with_path(hold, state.mutable, mutable)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import (
     FiniteFloat,
     Fraction,
@@ -97,6 +98,17 @@ class Classification:
         if len(self.class_weights):
             check_each("class_weights", self.class_weights, self.num_classes, "classes")
         object.__setattr__(self, "class_weights", tuple(map(float, self.class_weights)))
+
+    def check_batch(self, batch_size: int, accumulate: int) -> None:
+        """Raises UserError where images have no partner to be mixed with."""
+        rows = batch_size // accumulate
+        whole = rows <= self.mix_group or rows % self.mix_group == 0
+        if (self.mixup or self.cutmix) and (rows % 2 or not whole):
+            raise UserError(
+                "mixup and CutMix pair neighbors in groups of task.mix_group = "
+                f"{self.mix_group}: batch_size / accumulate is {rows}, "
+                "which is odd, or larger and not a multiple of it"
+            )
 
     def size(self) -> tuple[int, ...]:
         """`image_size` with one entry per axis."""

@@ -31,10 +31,10 @@ from swin_jax.tasks.base import (
     Metrics,
     TrainState,
     apply_gradients,
-    hold_statistics,
     running_average,
     step_key,
 )
+from swin_jax.tasks.freezing import hold_statistics
 
 _LARGEST = 1e5  # what an infinite entry of a gradient becomes
 

@@ -41,7 +41,7 @@ class Loop:
     ):
         self.config, self.workdir, self.owner = config, workdir, owner
         self.run = build_run(config)
-        check_batch(config, self.run.placement)
+        check_batch(config, self.run)
         check_frozen(self.run.task)
         evals = {
             name: configs.build(item.run, f"evals.{name}.run")

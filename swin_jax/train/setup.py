@@ -13,6 +13,7 @@ from etils import epath
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Seed, check_settings
+from swin_jax.tasks import base
 from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
 from swin_jax.train import checkpoint, sharding
 
@@ -93,28 +94,28 @@ def read_frozen(run: Run) -> Any:
     return jax.tree.map(lambda array, like: np.asarray(array, like.dtype), arrays, run.frozen)
 
 
-def check_batch(config, placement: sharding.Placement) -> None:
-    """Raises UserError for a batch that the mesh, the micro-batches or the mixing do not divide."""
-    placement.check(config.batch_size)
+def check_batch(config, run: Run) -> None:
+    """Raises UserError for a batch that the mesh or the micro-batches do not divide,
+    or that the task cannot train on.
+    """
+    run.placement.check(config.batch_size)
     accumulate = config.task.get("accumulate", 1)
     if config.batch_size % accumulate:
         raise UserError(
             f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}"
         )
-    placement.check(config.batch_size // accumulate, "batch_size / accumulate")
-    if config.get("total_steps", 1) and not can_mix(config.task, config.batch_size // accumulate):
-        raise UserError(
-            "mixup and CutMix pair neighbors in groups of task.mix_group = "
-            f"{config.task.mix_group}: batch_size / accumulate is "
-            f"{config.batch_size // accumulate}, which is odd, or larger and not a multiple of it"
-        )
+    run.placement.check(config.batch_size // accumulate, "batch_size / accumulate")
+    if config.get("total_steps", 1):
+        base.check_batch(run.task, config.batch_size, accumulate)
 
 
-def can_mix(task, examples: int) -> bool:
-    """True if a task's config mixes nothing, or can mix so many examples: `augmentation.mix`."""
-    if not (task.get("mix_group") and (task.get("mixup") or task.get("cutmix"))):
-        return True
-    return examples % 2 == 0 and (examples <= task.mix_group or examples % task.mix_group == 0)
+def can_train(task: Task, batch_size: int, accumulate: int) -> bool:
+    """True if a task can train on batches of this size in so many micro-batches."""
+    try:
+        base.check_batch(task, batch_size, accumulate)
+    except UserError:
+        return False
+    return True
 
 
 def check_start(config, folder: epath.Path) -> None:

@@ -9,10 +9,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from swin_jax.core import config as configs
+from swin_jax.models.swin import Swin
+from swin_jax.optim import adamw, schedules
 from swin_jax.plan import chips, compiled_step
 from swin_jax.plan import report as plan_report
 from swin_jax.plan import search as plan_search
 from swin_jax.plan.compiled_step import advice
+from swin_jax.tasks.classification import Classification
 
 
 @pytest.fixture
@@ -20,7 +23,10 @@ def config():
     """The part of a config that plans look at, with the one-way references of a real one."""
     c = ConfigDict({"batch_size": 64, "mesh": {"data": -1, "fsdp": 1, "tensor": 1}})
     c.partition = {"rules": (), "opt_axis": "", "gather": "", "min_size": 2**20}
-    c.task = {"accumulate": 1, "model": {"remat": "none", "dtype": "float32", "attention": ("xla",), "depths": (2, 2)}}
+    size = dict(image_size=8, num_classes=2)
+    model = configs.spec(Swin, **size, depths=(2, 2), num_heads=(1, 1), attention=("xla",))
+    optimizer = configs.spec(adamw, schedule=configs.spec(schedules.constant, base_lr=1e-3), no_decay=())
+    c.task = configs.spec(Classification, model=model, tx=optimizer, **size, mixup=0.0, cutmix=0.0)
     return c
 
 
