@@ -35,7 +35,7 @@ def official_name(path: str) -> str:
     `layers.0.blocks.1.norm1.weight`.
     """
     *modules, leaf = path.split("/")
-    modules = [re.sub(r"_(\d+)$", r".\1", module) for module in modules]
+    modules = [re.sub(r"((_\d+)+)$", lambda m: m[1].replace("_", "."), name) for name in modules]
     return ".".join([*modules, _LEAVES.get(leaf, leaf)])
 
 

@@ -74,20 +74,29 @@ def conv(in_channels: int, features: int, kernel: int, stride: int, types: dict)
 
 
 class BatchNorm(nn.BatchNorm):
-    """flax's, whose gradient stays finite in float16 where the input hardly varies."""
+    """flax's, with PyTorch's running variance, which is the unbiased one, and a gradient that
+    stays finite in float16 where the input hardly varies.
+    """
 
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
-        return super().__call__(widen(x), use_running_average)
+        before = self.get_variable("batch_stats", "var")
+        found = super().__call__(widen(x), use_running_average)
+        frozen = nn.merge_param("frozen", self.use_running_average, use_running_average)
+        if frozen or self.is_initializing():
+            return found
+        values = math.prod(x.shape[:-1])
+        after = self.get_variable("batch_stats", "var")
+        # flax has moved it by a share of the biased variance, which is (n - 1) / n of the other.
+        added = (after - self.momentum * before) / max(values - 1, 1)
+        self.put_variable("batch_stats", "var", after + added)
+        return found
 
 
 def batch_norm(types: dict, zero: bool = False) -> BatchNorm:
-    """Batch norm with PyTorch's epsilon and momentum; `zero` starts its gain at 0.
-
-    The running variance is the biased one, where PyTorch keeps the unbiased:
-    the same but for a factor of (n - 1) / n.
-    """
+    """Batch norm with PyTorch's epsilon and momentum; `zero` starts its gain at 0."""
     init = nn.initializers.zeros if zero else nn.initializers.ones
-    return BatchNorm(momentum=0.9, epsilon=1e-5, scale_init=init, **types)
+    kinds = dict(use_fast_variance=False, scale_init=init, **types)
+    return BatchNorm(momentum=0.9, epsilon=1e-5, **kinds)
 
 
 def drop_path(x: jax.Array, uniform: jax.Array | None, rate: float | jax.Array) -> jax.Array:

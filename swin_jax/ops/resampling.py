@@ -103,6 +103,40 @@ def resample(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Arr
     return _columns(_rows(image, rows), columns)
 
 
+def resize_bilinear(image: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Bilinear interpolation between the centers of pixels, which does not smooth where it shrinks.
+
+    Reference: `torch.nn.functional.interpolate(mode='bilinear', align_corners=False)`.
+
+    Args:
+        image: (B, H, W, C), floating point.
+        size: (H', W').
+
+    Returns:
+        (B, H', W', C) of the same type, computed in float32.
+    """
+    height, width = image.shape[1:3]
+    if (height, width) == tuple(size):
+        return image
+    found = resample(image, half_pixels(height, size[0]), half_pixels(width, size[1]))
+    return found.astype(image.dtype)
+
+
+def adaptive_average_pool(image: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """`torch.nn.functional.adaptive_avg_pool2d`: means over bins that may overlap.
+
+    Args:
+        image: (B, H, W, C), floating point.
+        size: (H', W').
+
+    Returns:
+        (B, H', W', C) of the same type, computed in float32.
+    """
+    height, width = image.shape[1:3]
+    found = resample(image, adaptive_average(height, size[0]), adaptive_average(width, size[1]))
+    return found.astype(image.dtype)
+
+
 def _rows(image: jax.Array, matrix: np.ndarray) -> jax.Array:
     matrix, image = jnp.asarray(matrix, jnp.float32), image.astype(jnp.float32)
     return jnp.einsum("ih,bhwc->biwc", matrix, image, precision=jax.lax.Precision.HIGHEST)
