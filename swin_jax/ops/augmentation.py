@@ -35,6 +35,21 @@ def normalize(
     return (image.astype(jnp.float32) / 255.0 - mean) / std
 
 
+def clear_padding(image: jax.Array, size: jax.Array) -> jax.Array:
+    """Sets what lies below and on the right of each image to 0, the mean of normalized pixels.
+
+    Args:
+        image: (B, H, W, C).
+        size: int (B, 2), the rows and columns of each image.
+
+    Returns:
+        (B, H, W, C).
+    """
+    rows, columns = (jnp.arange(side)[None] for side in image.shape[1:3])
+    rows, columns = rows < size[:, :1], columns < size[:, 1:]
+    return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], image, 0)
+
+
 def random_erase(
     key: jax.Array,
     image: jax.Array,

@@ -216,3 +216,11 @@ def test_results_do_not_depend_on_the_mesh_and_no_image_crosses_devices():
         np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
     moves = re.findall(r"collective-permute|all-to-all|all-gather", sharded.as_text())
     assert not moves, moves
+
+
+def test_padding_is_cleared_below_and_on_the_right_of_each_image():
+    image = jnp.ones((3, 4, 6, 2))
+    found = augmentation.clear_padding(image, jnp.array([[4, 6], [1, 5], [3, 0]]))
+    expected = np.zeros((3, 4, 6, 2))
+    expected[0], expected[1, :1, :5] = 1, 1
+    np.testing.assert_array_equal(found, expected)
