@@ -232,19 +232,25 @@ class Drawings:
             )
         self.codes = tuple(self._drawings)
 
-    def render(self, code: str, size: int) -> bytes:
-        """Draws an emoji over white, centered; returns a PNG of size x size pixels RGB. UserError
-        if it is not valid.
+    def draw(self, code: str, size: int) -> Any:
+        """Draws an emoji: a PIL image, RGBA, of size x size pixels; of another size where the
+        vendor gives pixels. UserError if it is not valid.
         """
-        from PIL import Image
-
         drawing = self._drawings[code]
         encoded = drawing
         if self._set is not None:
             encoded = svg_files.rasterize(
                 icons.svg(self._set, drawing), size, size, f"the icon {drawing[0]!r}"
             )
-        image = picture.open_image(encoded).convert("RGBA")
+        return picture.open_image(encoded).convert("RGBA")
+
+    def render(self, code: str, size: int) -> bytes:
+        """Draws an emoji over white, centered; returns a PNG of size x size pixels RGB. UserError
+        if it is not valid.
+        """
+        from PIL import Image
+
+        image = self.draw(code, size)
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
         if max(image.size) != size:
@@ -267,16 +273,21 @@ def license_text(vendors: Mapping[str, Vendor], size: int) -> str:
             "otherwise unchanged.\n"
         )
     ]
-    for name, vendor in vendors.items():
-        package = vendor.package
-        lines.append(
-            f"* {name}: {vendor.license}. {vendor.credit} (npm {package.name} {package.version})"
-        )
+    lines += license_lines(vendors).splitlines()
     lines += [
         f"* texts: {spdx}. {credit} (npm {p.name} {p.version})"
         for p, spdx, credit in _TEXT_LICENSES
     ]
     return "\n".join(lines) + "\n"
+
+
+def license_lines(vendors: Mapping[str, Vendor]) -> str:
+    """A line of Markdown for each vendor: its license, its author and its package."""
+    return "".join(
+        f"* {name}: {vendor.license}. {vendor.credit} "
+        f"(npm {vendor.package.name} {vendor.package.version})\n"
+        for name, vendor in vendors.items()
+    )
 
 
 def _examples(

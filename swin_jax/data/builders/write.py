@@ -1,4 +1,5 @@
-"""Writes a TFDS data set as array_record shards, as a stream and without TensorFlow.
+"""Writes data sets whole or not at all: folders of any files, and TFDS sets as array_record shards,
+as a stream and without TensorFlow.
 
 `tfds.core.GeneratorBasedBuilder` is not used: beyond 1 GB of examples it sorts them through
 temporary files that only TensorFlow can write (tensorflow-datasets 4.9.10). The files here are
@@ -75,17 +76,34 @@ def write(
         The data set's path. Raises UserError where it exists already or a split has no examples.
     """
     target = Path(data_dir).expanduser() / name / version
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(target):
-        _refuse_existing(target, overwrite)
-        staging = target.with_name(f"{version}.incomplete")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
+    with whole_folder(target, overwrite) as staging:
         _write_all(staging, name, version, features, splits, shard_bytes, info)
         for file, content in (files or {}).items():
             (staging / file).write_bytes(content)
-        _replace(target, staging)
     return target
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Gives an empty folder that takes the place of `target` once the block has filled it.
+
+    What it replaces stays until then, and after an error; other builders are kept out.
+
+    Args:
+        target: The data set's folder, DIR/name/version.
+        overwrite: True to replace what is there.
+
+    Raises:
+        UserError: The data set exists already, or another builder is at work on it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(target):
+        _refuse_existing(target, overwrite)
+        staging = target.with_name(f"{target.name}.incomplete")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        yield staging
+        _replace(target, staging)
 
 
 def _write_all(
