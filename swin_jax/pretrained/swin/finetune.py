@@ -54,6 +54,8 @@ def remap(
     Raises:
         UserError: Tables of another window or image size without `resize`: the choices.
     """
+    if not model.out_norms:
+        layouts.refuse_segmenter(state_dict)
     tables = windows.read_tables(layouts.official_names(state_dict)[0], len(model.depths), made_for)
     library = layouts.library(state_dict)
     state_dict = layouts.to_official_names(state_dict)
@@ -283,10 +285,10 @@ def load_pretrained(
         UserError: An unreadable file; missing, unexpected and mis-shaped keys, all listed; no map,
             and no choice of resizing, where one is needed.
     """
-    found = _read(source, key)
+    found = read(source, key)
     needs_map = model.num_classes == 1000 and layouts.num_classes(found) == 21841
     rows = imagenet22k.find_map(class_map) if needs_map else None
-    return _fit(found, source, model, resize, rows)
+    return fit(found, source, model, resize, rows)
 
 
 def load_simmim(source, model, resize: str | None = None, key: str | None = None) -> dict:
@@ -306,10 +308,10 @@ def load_simmim(source, model, resize: str | None = None, key: str | None = None
     Raises:
         UserError: As `load_pretrained`.
     """
-    return _fit(_read(source, key), source, model.clone(num_classes=0), resize, None)
+    return fit(read(source, key), source, model.clone(num_classes=0), resize, None)
 
 
-def _read(source, key: str | None) -> dict[str, np.ndarray]:
+def read(source, key: str | None) -> dict[str, np.ndarray]:
     """The state dict of a file, or of variables; of a SimMIM's variables the encoder's."""
     if isinstance(source, Mapping):
         params = source["params"]
@@ -317,7 +319,8 @@ def _read(source, key: str | None) -> dict[str, np.ndarray]:
     return beside.read(beside.locate(source), key)
 
 
-def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | None) -> dict:
+def fit(found: Mapping, source, model, resize: str | None, rows=None) -> dict:
+    """`load_pretrained` of arrays that `read` has given; `rows` are those of `remap`."""
     try:
         made_for = fields_of(source, found)
         if not model.pretrained_window_sizes:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax.core.errors import warn
+from swin_jax.core.errors import UserError, warn
 from swin_jax.pretrained import compare
 from swin_jax.pretrained.swin import torchvision, transformers
 
@@ -105,6 +105,22 @@ def _of_libraries(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         re.sub(r"^((?:.*\.)?)layers_(?=\d+\.)", r"\1layers.", name): x
         for name, x in state_dict.items()
     }
+
+
+def is_segmenter(state_dict: Mapping[str, np.ndarray]) -> bool:
+    """True for a state dict that holds a whole UPerNet, in any layout and under any wrapper."""
+    return any(name.endswith("decode_head.fpn_bottleneck.conv.weight") for name in state_dict)
+
+
+def refuse_segmenter(state_dict: Mapping[str, np.ndarray]) -> None:
+    """Raises UserError for the weights of a segmenter where a classifier's are wanted."""
+    if is_segmenter(state_dict):
+        raise UserError(
+            "these weights are of a whole segmenter (UPerNet), not of a classifier: "
+            "swin_jax.load(weights=FILE), without the name of a Swin, loads them, and an "
+            "experiment of experiments/segmentation starts from them with "
+            "--config.init_from.path=FILE --config.init_from.backbone=False"
+        )
 
 
 def num_classes(state_dict: Mapping[str, np.ndarray]) -> int:

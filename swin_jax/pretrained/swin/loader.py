@@ -79,7 +79,9 @@ def _simmim_preset(name: str) -> dict:
 
 
 def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
-    """True if a file's arrays are of a Swin over two axes, in any layout."""
+    """True if a file's arrays are of a Swin over two axes, in any layout, and not of a segmenter."""
+    if layouts.is_segmenter(arrays):
+        return False
     found = layouts.official_names(arrays)[0]
     proj = found.get("patch_embed.proj.weight")
     blocks = any(name.startswith("layers.0.blocks.0.") for name in found)
