@@ -231,12 +231,22 @@ class EvalData:
             values are those of another record. Where it is to be refused it raises UserError, as it
             does after `unreadable.MAX_RUN` unreadable records in a row.
         """
+        whole = range(len(self.source))
+        starts = range(0, len(whole), batch_size)
+        return self.batches_of([whole[i : i + batch_size] for i in starts], batch_size, rows)
+
+    def batches_of(
+        self, parts: Sequence[Sequence[int]], batch_size: int, rows: Sequence[int]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields a batch as `batches` does for each part of the records.
+
+        Args:
+            parts: The numbers of the records of each batch, at least one and at most batch_size.
+            batch_size, rows: The same as in `batches`.
+        """
         self.check_counts()
         rows = _check_rows(rows, batch_size)
-        number = self.num_batches(batch_size)
-        batches = _EvalBatches(
-            self.source, self.transform, batch_size, rows, number, self.unreadable
-        )
+        batches = _EvalBatches(self.source, self.transform, parts, rows, self.unreadable)
         # Starting workers takes seconds, which a single batch is not worth.
         workers = 0 if len(batches) == 1 else min(self.num_workers, len(batches))
         return _iterate(batches, workers, self.num_threads, self.prefetch, self.expected_classes)
@@ -261,33 +271,30 @@ class _TrainBatches:
 
 @dataclasses.dataclass(frozen=True)
 class _EvalBatches:
-    """Item j is this process's rows of evaluation batch j."""
+    """Item j is this process's rows of evaluation batch j, of the records `parts[j]`."""
 
     source: Source
     transform: Callable[[dict[str, Any]], dict[str, Any]]
-    batch_size: int
+    parts: Sequence[Sequence[int]]
     rows: tuple[int, ...]
-    num_batches: int
     policy: str
 
     def __len__(self) -> int:
-        return self.num_batches
+        return len(self.parts)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        last = len(self.source) - 1
-        positions = [int(index) * self.batch_size + row for row in self.rows]
-        found = {
-            i: self._read(i) for i in dict.fromkeys(min(position, last) for position in positions)
-        }
+        part = self.parts[int(index)]
+        records = [int(part[min(row, len(part) - 1)]) for row in self.rows]
+        found = {i: self._read(i) for i in dict.fromkeys(records)}
         left_out = {i for i, example in found.items() if example is None}
         if left_out:  # another record gives their rows the right shapes, and weighs nothing there
             stand_in = next((example for example in found.values() if example is not None), None)
             stand_in = stand_in or unreadable.stand_in(self.source, min(left_out), self.transform)
             found |= dict.fromkeys(left_out, stand_in)
-        real = np.array([position <= last for position in positions])
-        out = np.array([min(position, last) in left_out for position in positions])
-        batch = _stack([found[min(position, last)] for position in positions])
-        batch["record"] = np.array([min(position, last) for position in positions], np.int32)
+        real = np.array([row < len(part) for row in self.rows])
+        out = np.array([i in left_out for i in records])
+        batch = _stack([found[i] for i in records])
+        batch["record"] = np.array(records, np.int32)
         batch["bad"] = (real & out).astype(np.uint8)
         batch["weight"] = (real & ~out).astype(np.float32)
         return batch

@@ -126,6 +126,41 @@ def _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay):
 
 
 @checked
+def warmup_poly(
+    base_lr: NonNegativeFloat,
+    total_steps: PositiveInt,
+    power: NonNegativeFloat = 1.0,
+    min_lr: NonNegativeFloat = 0.0,
+    warmup_steps: NonNegativeInt = 0,
+    warmup_ratio: Fraction = 1e-6,
+) -> Callable:
+    """A power of the share of the run that is left, under a linear warm-up (mmcv 1.3's poly).
+
+    The warm-up multiplies the falling rate, so that it never reaches `base_lr`.
+
+    Args:
+        base_lr: Rate of the first update, if there were no warm-up; each `scale` multiplies it.
+        total_steps: Updates in the run; the rate is `min_lr` from there on.
+        power: Exponent of the share that is left; 1 falls along a straight line.
+        min_lr: Rate at the end.
+        warmup_steps: Length of the warm-up; 0 for none.
+        warmup_ratio: Factor at the first update.
+
+    Returns:
+        `schedule(step, scale=1.0)`.
+    """
+
+    def schedule(step, scale=1.0):
+        step = jnp.asarray(step).astype(jnp.float32)
+        left = jnp.clip(1.0 - step / total_steps, 0.0)
+        rate = min_lr + (base_lr * scale - min_lr) * left**power
+        done = jnp.minimum(step / warmup_steps, 1.0) if warmup_steps else 1.0
+        return (rate * (warmup_ratio + (1.0 - warmup_ratio) * done)).astype(jnp.float32)
+
+    return schedule
+
+
+@checked
 def epoch_cosine(
     base_lr: NonNegativeFloat,
     epochs: PositiveInt,

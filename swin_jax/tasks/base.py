@@ -194,8 +194,8 @@ def describe(task: Task, state: TrainState) -> dict[str, Any]:
         state: Its state, which may be abstract.
 
     Returns:
-        `parameters`, their number, and `gflops_per_image`, multiply-accumulates in 1e9, if the task
-        has a `model` that counts them in `flops()`.
+        `parameters`, their number; `gflops_per_image`, multiply-accumulates in 1e9, if the task
+        has a `model` that counts them in `flops()`; `notes`, what `task.notes()` wants said.
     """
     if hasattr(task, "describe"):
         return task.describe()
@@ -203,6 +203,8 @@ def describe(task: Task, state: TrainState) -> dict[str, Any]:
     model = getattr(task, "model", None)
     if hasattr(model, "flops"):
         facts["gflops_per_image"] = model.flops() / 1e9
+    if hasattr(task, "notes") and (notes := task.notes()):
+        facts["notes"] = notes
     return facts
 
 

@@ -13,7 +13,9 @@ from swin_jax.core.errors import UserError
 from swin_jax.tasks.base import Task, frozen_models
 from swin_jax.train import checkpoint
 
-_HEAD = "head/kernel"  # a path that `InitFrom.head` matches where it leaves the classifier out
+# Paths of classifiers, of which `InitFrom.head` matches one where it leaves the classifier out.
+_HEADS = ("head/kernel", "decode_head/conv_seg/kernel")
+_CLASSIFIERS = ("logits", "maps")  # what tasks predict whose outputs stand for classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,9 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
         return Reference(names, f"the checkpoint in {folder}", advice)
     source = configs.build(config.init_from, "init_from")
     path = getattr(source, "path", "")
-    if not path or (getattr(source, "backbone", False) and re.search(source.head, _HEAD)):
+    if not path:
+        return Reference()
+    if getattr(source, "backbone", False) and any(re.search(source.head, x) for x in _HEADS):
         return Reference()
     names, advice, is_loose = (
         (),
@@ -95,7 +99,7 @@ def share_labels(
         config: Config from an experiment file.
         folder: The workdir, whose checkpoint decides; without one the weights of `init_from` do if
             they have as many classes, or else the training data.
-        task: The built task. Labels are shared only where it predicts logits.
+        task: The built task. Labels are shared only where it predicts logits, of images or pixels.
         data: The built `config.data`; not compared where nothing is trained and the classes of the
             weights are known.
         evaluations: Built evaluations by name, each with a data set in any of its fields. One that
@@ -107,7 +111,7 @@ def share_labels(
     Raises:
         UserError: Sets of different classes; the message names both sets and the classes.
     """
-    classifies = getattr(task, "predicts", None) == "logits"
+    classifies = getattr(task, "predicts", None) in _CLASSIFIERS
     if classifies:
         reference = weights_classes(config, folder, getattr(data, "expected_classes", 0))
     else:
@@ -196,7 +200,8 @@ def _fit(data: Any, task: Task, whose: str) -> Any:
     """
     several = getattr(data, "multi_label", False)
     shapes = task.batch_shapes(1) if hasattr(task, "batch_shapes") else {}
-    wanted = len(shapes["label"].shape) > 1 if "label" in shapes else several
+    # (B, H, W) of pixels is one label each.
+    wanted = len(shapes["label"].shape) == 2 if "label" in shapes else several
     if several and not wanted:
         raise UserError(
             f"records of {whose} have several labels: give --config.task.multi_label=True"

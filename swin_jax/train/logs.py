@@ -10,13 +10,15 @@ written before checkpoint s.
 """
 
 import contextlib
+import csv
+import io
 import json
 import math
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -212,20 +214,23 @@ class Logs:
         if self._enabled:
             self._spool.sync()
 
-    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """Keeps an evaluation's picture, uint8 (H, W, 1 or 3),
-        as pictures/<name>_<step>.png and in TensorBoard.
+    def attach(self, step: int, name: str, value: np.ndarray | Sequence[Sequence]) -> None:
+        """Keeps an evaluation's picture, uint8 (H, W, 1 or 3), as pictures/<name>_<step>.png and in
+        TensorBoard, or its table, rows of which the first has titles, as tables/<name>_<step>.csv.
         """
         if not self._enabled:
             return
+        kind = "pictures" if isinstance(value, np.ndarray) else "tables"
+        (self._workdir / kind).mkdir(exist_ok=True)
+        path = self._workdir / kind / f"{name.removeprefix('eval/').replace('/', '_')}_{step:07d}"
+        if kind == "tables":
+            csv.writer(text := io.StringIO(newline="")).writerows(value)
+            storage.write(f"{path}.csv", text.getvalue().encode("utf-8", "surrogateescape"))
+            return
         from PIL import Image
 
-        folder = self._workdir / "pictures"
-        folder.mkdir(exist_ok=True)
-        shown = np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture
-        with storage.writing(
-            folder / f"{name.removeprefix('eval/').replace('/', '_')}_{step:07d}.png"
-        ) as file:
+        shown = np.repeat(value, 3, axis=-1) if value.shape[-1] == 1 else value
+        with storage.writing(f"{path}.png") as file:
             Image.fromarray(shown).save(file, "PNG")
         self._tensorboard.add_image(name, shown, step, dataformats="HWC")
 

@@ -331,8 +331,8 @@ class Loop:
         values = {key: value for key, value in found.items() if np.ndim(value) == 0}
         if record and values:
             self.log.write(step, values)
-        for picture in found.keys() - values.keys():
-            self.log.picture(step, picture, found[picture])
+        for key in found.keys() - values.keys():
+            self.log.attach(step, key, found[key])
         text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
         self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
         return True

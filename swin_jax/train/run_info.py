@@ -38,7 +38,7 @@ def facts(
     """Everything the header says, as JSON values.
 
     Args:
-        config: The resolved config.
+        config: The resolved config; its `notice`, if it has one, is said in the log.
         described: The task's own facts.
         mesh: The device mesh.
         frozen: Arrays that steps only read, whole on this process;
@@ -52,6 +52,7 @@ def facts(
         "device_kind": device.device_kind,
         "mesh": dict(mesh.shape),
         **described,
+        "notes": [*described.get("notes", ()), *filter(None, [config.get("notice")])],
         "batch_size": config.batch_size,
         "total_steps": config.total_steps,
         "python": platform.python_version(),
@@ -76,6 +77,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"devices   {found['devices']}, mesh {mesh}",
         f"model     {', '.join(model) or 'see the config'}; batch size {found['batch_size']}",
         *frozen,
+        *(f"note      {text}" for text in found.get("notes", ())),
         f"versions  python {found['python']}  {packages}",
         f"source    {found['revision']}",
     ]

@@ -8,6 +8,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.few_shot import FewShot
 from swin_jax.evals.linear_probe import LinearProbe
+from swin_jax.evals.mean_iou import MeanIoU
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.evals.reconstruction import Reconstruction
 from swin_jax.evals.retrieval import Retrieval
@@ -16,10 +17,10 @@ from swin_jax.evals.samples import SampleGrid
 from swin_jax.evals.zero_shot import ZeroShot
 
 
-class Maps:
+class Edits:
     """What no evaluation here can read."""
 
-    predicts = "maps"
+    predicts = "edits"
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ class Maps:
     [
         (Accuracy(None), "logits"),
         (MultiView(None), "logits"),
+        (MeanIoU(None), "maps"),
         (ZeroShot(None, None), "features"),
         (Retrieval(None), "features"),
         (LinearProbe(None, None), "features"),
@@ -38,6 +40,6 @@ class Maps:
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_a_task_that_predicts_something_else_is_refused(evaluation, needed):
-    message = f"{type(evaluation).__name__} needs {needed}; Maps predicts maps"
+    message = f"{type(evaluation).__name__} needs {needed}; Edits predicts edits"
     with pytest.raises(UserError, match=re.escape(message)):
-        evaluation.bind(Maps(), None)
+        evaluation.bind(Edits(), None)

@@ -393,7 +393,7 @@ def test_no_metrics_no_curves(tmp_path):
 
 def test_pictures_of_evaluations_are_kept(tmp_path):
     with logs.Logs(tmp_path, 10) as log:
-        log.picture(3, "eval/val/reconstruction", np.full((4, 6, 1), 7, np.uint8))
+        log.attach(3, "eval/val/reconstruction", np.full((4, 6, 1), 7, np.uint8))
     from PIL import Image
 
     kept = np.asarray(Image.open(tmp_path / "pictures" / "val_reconstruction_0000003.png"))
