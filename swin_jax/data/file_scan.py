@@ -174,9 +174,14 @@ def _check_all(
 
 
 def _with_bar(findings: Iterable[Finding], known: list[Finding], num_new: int) -> Iterator[Finding]:
-    """Passes findings on; a bar shows how many are done and how many will fail."""
+    """Passes findings on; a bar shows how many are done and how many will fail, unless all are
+    known already.
+    """
     failing = sum(bool(finding["problem"]) for finding in known)
-    with tqdm.tqdm(total=len(known) + num_new, initial=len(known), unit="file", desc="scan") as bar:
+    total = len(known) + num_new
+    with tqdm.tqdm(
+        total=total, initial=len(known), unit="file", desc="scan", disable=num_new == 0
+    ) as bar:
         for finding in findings:
             failing += bool(finding["problem"])
             bar.set_postfix(failing=failing, refresh=False)

@@ -72,7 +72,7 @@ def open_split(
 
 
 def open_records(
-    directory: str, split: str, image_key: str, keys: Sequence[str]
+    directory: str, split: str, image_key: str, keys: Sequence[str], encoded: Sequence[str] = ()
 ) -> tuple[Sequence[dict[str, Any]], Mapping[str, Any], str]:
     """Opens one split for any features.
 
@@ -81,6 +81,7 @@ def open_records(
         split: Split in TFDS's notation.
         image_key: A feature that is an image.
         keys: Other features that must be there; 'captions/text' is `text` inside of `captions`.
+        encoded: Those of them that stay encoded too, where they are images.
 
     Returns:
         (records with the image as encoded bytes, TFDS features by name, the set's name). Raises
@@ -108,7 +109,8 @@ def open_records(
             raise UserError(f"{name} has no feature {key!r}; it has {', '.join(sorted(features))}")
     if not isinstance(features[image_key], tfds.features.Image):
         raise UserError(f"the feature {image_key!r} of {name} is not an image")
-    decoders = {image_key: tfds.decode.SkipDecoding()}
+    skipped = [key for key in encoded if isinstance(features[key], tfds.features.Image)]
+    decoders = dict.fromkeys([image_key, *skipped], tfds.decode.SkipDecoding())
     with split_errors(name, split):
         check_slices(split, builder.info.splits)
         records = builder.as_data_source(split, decoders=decoders, file_format="array_record")

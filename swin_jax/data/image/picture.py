@@ -57,6 +57,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUARTERS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]  # which swap the sides
 _SCAN, _END = 0xDA, 0xD9  # markers of JPEG
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
@@ -326,11 +327,21 @@ def _reason(error: Exception, data: bytes = b"") -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def displayed_size(image: Image.Image, conversion: str) -> tuple[int, int]:
+    """(H, W) that `convert` would give an image; nothing is decoded."""
+    turn = _turn(image) if conversion == "display" else None
+    return image.size if turn in _QUARTERS else image.size[::-1]
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+        return _TURNS.get(image.getexif().get(_ORIENTATION))
     except Exception:  # damaged EXIF tells nothing, as in viewers
-        return image
+        return None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _turn(image)
     if turn is None:
         return image
     transparency = image.info.get("transparency")

@@ -49,10 +49,20 @@ def decode(
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableError(reason) from error
     label = label // _SCALED.get(raw if isinstance(raw, str) else "", 1)
-    if label.max() > IGNORED or label.min() < 0:
+    return from_numbers(label), image.mode == "P"
+
+
+def from_numbers(label: np.ndarray) -> np.ndarray:
+    """Labels of any whole numbers (H, W), or True and False, as uint8.
+
+    Raises UnfitError for one that is larger than a byte, and for fractions.
+    """
+    if label.dtype.kind not in "biu":
+        raise UnfitError(f"its numbers are {label.dtype}, and labels are whole numbers")
+    if label.size and (label.max() > IGNORED or label.min() < 0):
         wrong = label.max() if label.min() >= 0 else label.min()
         raise UnfitError(f"it has the label {wrong}, and labels are 0 to {IGNORED}")
-    return label.astype(np.uint8), image.mode == "P"
+    return label.astype(np.uint8)
 
 
 def reduce_zero(label: np.ndarray) -> np.ndarray:
@@ -67,12 +77,20 @@ def reduce_zero(label: np.ndarray) -> np.ndarray:
     return np.where(label == IGNORED, label, label - np.uint8(1))
 
 
-def check_values(label: np.ndarray, classes: int) -> None:
-    """Raises UnfitError for a label that is neither a class nor 255."""
-    wrong = label[(label >= classes) & (label != IGNORED)]
+def check_values(label: np.ndarray, classes: int, reduce_zero_label: bool = False) -> None:
+    """Raises UnfitError for a label, as it stands in its file, that is neither a class nor 255.
+
+    Args:
+        label: uint8 (H, W).
+        classes: K.
+        reduce_zero_label: True if the classes are 1 to K and 0 is everything else.
+    """
+    last = classes if reduce_zero_label else classes - 1
+    wrong = label[(label > last) & (label != IGNORED)]
     if wrong.size:
+        first = last - classes + 1
         raise UnfitError(
-            f"it has the label {wrong.max()}, and there are {classes} classes, 0 to {classes - 1}"
+            f"it has the label {wrong.max()}, and there are {classes} classes, {first} to {last}"
         )
 
 

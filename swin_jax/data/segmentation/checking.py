@@ -1,0 +1,190 @@
+"""Looks at all labels of a set before they are used: do they fit their images and their classes?"""
+
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from swin_jax.core import storage
+from swin_jax.core.constants import IGNORED
+from swin_jax.core.errors import UnreadableError, UserError, warn
+from swin_jax.data import file_scan
+from swin_jax.data.file_scan import Finding
+from swin_jax.data.image import picture
+from swin_jax.data.segmentation import label_files
+from swin_jax.data.segmentation.source import LabeledFiles
+
+_SHOWN = 8  # files and classes that a message names
+
+
+def check(source: LabeledFiles, place: str) -> None:
+    """Looks at every label of a source, once for unchanged files.
+
+    Warnings tell of palettes, of files that cannot be read (which training replaces), and of
+    classes without a pixel.
+
+    Args:
+        source: The files.
+        place: The folder of labels, for messages.
+
+    Raises:
+        UserError: Labels that do not fit, with their files, numbers and sizes.
+    """
+    with _report(place) as report:
+        try:
+            findings = scan(source, report)
+        except file_scan.UnwrittenError as error:
+            raise UserError(error) from error
+        except UserError as error:
+            raise UserError(
+                f"an earlier check left {report}, which is damaged: remove it"
+            ) from error
+    refuse(findings, source, place)
+    tell(findings, source, place)
+
+
+def scan(
+    source: LabeledFiles, report: str, decode: bool = False, num_threads: int = 0
+) -> list[Finding]:
+    """Looks at every label of a source, with a progress bar.
+
+    Args:
+        source: The files.
+        report: Path of the JSON lines to which findings are added, and from which those of
+            unchanged files are taken.
+        decode: True to decode the images too; False takes their sizes from their heads.
+        num_threads: Threads; 0 for one per core.
+
+    Returns:
+        A finding of `check_file` for each record. Raises as `file_scan.scan`.
+    """
+    number = {source.label_path(index): index for index in range(len(source))}
+    look = functools.partial(check_file, source, decode=decode)
+
+    def holds(finding: Finding) -> bool:
+        index = number.get(finding["path"])
+        if index is None:
+            return False
+        asked = _asked(source, index)
+        known = {key: finding.get(key) for key in asked}
+        return known == asked and finding["decoded"] >= decode
+
+    paths = list(number)
+    return file_scan.scan(paths, report, lambda path: look(number[path]), holds, num_threads)
+
+
+def check_file(source: LabeledFiles, index: int, decode: bool = False) -> Finding:
+    """Looks for what is wrong with the label of an image.
+
+    Args:
+        source: The files.
+        index: Number of the record.
+        decode: The same as in `scan`.
+
+    Returns:
+        {'path', 'bytes', 'changed' (its time), 'image' (path, bytes and time of the image),
+        'classes', 'reduce_zero_label', 'conversion', 'limits', 'decoded', 'values' (the labels in
+        the file), 'palette' (True if it has one), 'problem' ('' if good), 'unfit' (True for a
+        problem that is a mistake of the set, not damage)}.
+    """
+    path = source.label_path(index)
+    finding = {
+        **file_scan.begin(path),
+        **_asked(source, index),
+        **dict(decoded=decode, values=[], palette=False, problem="", unfit=False),
+    }
+    try:
+        label, finding["palette"] = label_files.decode(path, source.limits)
+        finding["values"] = np.flatnonzero(np.bincount(label.ravel())).tolist()
+        label_files.check_values(label, len(source.class_names), source.reduce_zero_label)
+        label_files.check_size(label, _image_size(source, index, decode))
+    except label_files.UnfitError as error:
+        finding.update(problem=str(error), unfit=True)
+    except UnreadableError as error:
+        finding["problem"] = str(error)
+    return finding
+
+
+def refuse(findings: Sequence[Finding], source: LabeledFiles, place: str) -> None:
+    """Raises UserError where labels do not fit."""
+    unfit = [finding for finding in findings if finding["unfit"]]
+    if not unfit:
+        return
+    named = "; ".join(f"{finding['path']}: {finding['problem']}" for finding in unfit[:_SHOWN])
+    more = f"; and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else ""
+    raise UserError(
+        f"{len(unfit)} of {len(findings)} labels in {place} do not fit: {named}{more}; correct "
+        "them, or the class list"
+    )
+
+
+def tell(findings: Sequence[Finding], source: LabeledFiles, place: str) -> None:
+    """Warns of palettes, of files that cannot be read, and of classes without a pixel."""
+    palettes = sum(finding["palette"] for finding in findings)
+    if palettes:
+        warn(
+            f"{palettes} of {len(findings)} labels in {place} have a palette: the index of a "
+            "color is the number of its class"
+        )
+    broken = [finding for finding in findings if finding["problem"] and not finding["unfit"]]
+    if broken:
+        first = f"{broken[0]['path']}: {broken[0]['problem']}"
+        warn(f"{len(broken)} of {len(findings)} records in {place} cannot be read, {first}")
+    start = int(source.reduce_zero_label)
+    seen = collections.Counter(value for finding in findings for value in finding["values"])
+    names = enumerate(source.class_names, start)
+    absent = [name for number, name in names if not seen[number]]
+    if absent:
+        hint = ""
+        if len(absent) == len(source.class_names) - 1 and seen[IGNORED]:
+            hint = "; 255 stands for no class: number the second class of a mask 1"
+        listed = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
+        warn(f"{len(absent)} classes have no pixel in {place}: {listed}{hint}")
+
+
+def _image_size(source: LabeledFiles, index: int, decode: bool) -> tuple[int, int]:
+    """(H, W) of an image."""
+    try:
+        if not decode:
+            return source.image_size(index)
+        image = picture.decode(source.record_name(index), source.conversion, source.limits)
+        return image.height, image.width
+    except UnreadableError as error:
+        raise UnreadableError(f"its image {source.record_name(index)}: {error}") from error
+
+
+def _asked(source: LabeledFiles, index: int) -> dict[str, Any]:
+    """What a finding depends on besides the file of the label."""
+    return dict(
+        image=list(file_scan.begin(source.record_name(index)).values()),
+        classes=len(source.class_names),
+        reduce_zero_label=source.reduce_zero_label,
+        conversion=source.conversion,
+        limits=dataclasses.asdict(source.limits or picture.USUAL),
+    )
+
+
+@contextlib.contextmanager
+def _report(place: str) -> Iterator[str]:
+    """The path of the report on a folder of labels, which no other process writes meanwhile.
+
+    It is in the cache, or in a temporary folder where that cannot be written.
+    """
+    name = hashlib.sha256(os.path.realpath(place).encode("utf-8", "surrogateescape")).hexdigest()
+    folder = storage.cache_folder() / "scans"
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(folder / f"{name[:16]}.lock", "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        yield os.path.join(folder, f"{name[:16]}.jsonl")
