@@ -16,6 +16,7 @@ import tqdm
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import say
 from swin_jax.data import folders
 
 Finding = dict[str, Any]
@@ -145,6 +146,29 @@ def _real(path: str) -> str:
     # With a zero byte or half a character, as lists may hold them: no file is called so.
     except ValueError:
         return path
+
+
+def exit_status(act: Callable[[], bool]) -> int:
+    """Runs a scan's command line and says in a line what ended it.
+
+    Args:
+        act: The scan; returns True where all files are good.
+
+    Returns:
+        0 where all files are good, 1 where any is not or the disk is full, 2 for a mistake of the
+        user, 130 after an interruption.
+    """
+    try:
+        return 0 if act() else 1
+    except UserError as error:
+        say(f"error: {error}")
+        return 2
+    except UnwrittenError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the command again to resume", file=sys.stderr)
+        return 130
 
 
 def show(text: str) -> None:

@@ -29,7 +29,7 @@ from typing import Any
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.output.streams import lasting_output
-from swin_jax.core.output.text import say, shown
+from swin_jax.core.output.text import shown
 from swin_jax.data import file_scan, sources
 from swin_jax.data.file_scan import Finding
 from swin_jax.data.image import archives, picture
@@ -133,35 +133,28 @@ def run(arguments: list[str]) -> int:
         full, 2 for a mistake of the user.
     """
     flags = _parser().parse_args(arguments)
-    try:
-        for name, least in (("num_threads", 1), ("short_side", 0)):
-            if getattr(flags, name) < least:
-                raise UserError(f"--{name}={getattr(flags, name)} must be at least {least}")
-        limits = Limits(bytes=flags.max_bytes, pixels=flags.max_pixels, scans=flags.max_scans)
-        source = _source(flags)
-        scanned = flags.folder or flags.annotations or flags.archive
-        report = flags.report or f"{os.path.expanduser(scanned).rstrip('/')}.scan.jsonl"
-        if flags.write_unreadable:
-            file_scan.check_writable(
-                flags.write_unreadable, (report, *_names(source)), "--write_unreadable"
-            )
-        findings = scan(source, report, limits, flags.short_side, flags.num_threads)
-        file_scan.show(summary(findings, report))
-        if flags.write_unreadable:
-            paths = (
-                _encoded(finding["path"]) + b"\n" for finding in findings if finding["problem"]
-            )
-            file_scan.write_list(flags.write_unreadable, b"".join(paths))
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    except file_scan.UnwrittenError as error:
-        say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: run the command again to resume", file=sys.stderr)
-        return 130
-    return int(any(finding["problem"] for finding in findings))
+    return file_scan.exit_status(functools.partial(_scan, flags))
+
+
+def _scan(flags: argparse.Namespace) -> bool:
+    """Scans and prints the summary; True where all pictures are good."""
+    for name, least in (("num_threads", 1), ("short_side", 0)):
+        if getattr(flags, name) < least:
+            raise UserError(f"--{name}={getattr(flags, name)} must be at least {least}")
+    limits = Limits(bytes=flags.max_bytes, pixels=flags.max_pixels, scans=flags.max_scans)
+    source = _source(flags)
+    scanned = flags.folder or flags.annotations or flags.archive
+    report = flags.report or f"{os.path.expanduser(scanned).rstrip('/')}.scan.jsonl"
+    if flags.write_unreadable:
+        file_scan.check_writable(
+            flags.write_unreadable, (report, *_names(source)), "--write_unreadable"
+        )
+    findings = scan(source, report, limits, flags.short_side, flags.num_threads)
+    file_scan.show(summary(findings, report))
+    if flags.write_unreadable:
+        paths = (_encoded(finding["path"]) + b"\n" for finding in findings if finding["problem"])
+        file_scan.write_list(flags.write_unreadable, b"".join(paths))
+    return not any(finding["problem"] for finding in findings)
 
 
 def _parser() -> argparse.ArgumentParser:

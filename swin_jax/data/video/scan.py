@@ -26,6 +26,7 @@ files are good, 1 where training would replace any or where the scan failed, 2 f
 import argparse
 import collections
 import csv
+import functools
 import io
 import json
 import os
@@ -34,7 +35,7 @@ from typing import Any
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.output.streams import lasting_output
-from swin_jax.core.output.text import say, shown
+from swin_jax.core.output.text import shown
 from swin_jax.data import file_scan
 from swin_jax.data.labels import has_several
 from swin_jax.data.video.decode import Reader
@@ -237,30 +238,23 @@ def run(arguments: list[str]) -> int:
         default=os.cpu_count(),
         help="decoding threads (default: one per core)",
     )
-    flags = parser.parse_args(arguments)
-    variable = flags.variable_frame_rate
-    try:
-        source = _source(flags)
-        report = (
-            flags.report
-            or f"{os.path.expanduser(flags.folder or flags.annotations).rstrip('/')}.scan.jsonl"
-        )
-        if flags.write_good:
-            _check_write_good(source, flags.write_good, (flags.annotations or report, report))
-        findings = scan(source, report, flags.quick, flags.num_threads)
-        file_scan.show(summary(findings, report, variable))
-        if flags.write_good:
-            write_good(source, findings, flags.write_good, variable)
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    except file_scan.UnwrittenError as error:
-        say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: run the command again to resume", file=sys.stderr)
-        return 130
-    return int(any(will_be_replaced(finding, variable) for finding in findings))
+    return file_scan.exit_status(functools.partial(_scan, parser.parse_args(arguments)))
+
+
+def _scan(flags: argparse.Namespace) -> bool:
+    """Scans and prints the summary; True where all files are good."""
+    variable, source = flags.variable_frame_rate, _source(flags)
+    report = (
+        flags.report
+        or f"{os.path.expanduser(flags.folder or flags.annotations).rstrip('/')}.scan.jsonl"
+    )
+    if flags.write_good:
+        _check_write_good(source, flags.write_good, (flags.annotations or report, report))
+    findings = scan(source, report, flags.quick, flags.num_threads)
+    file_scan.show(summary(findings, report, variable))
+    if flags.write_good:
+        write_good(source, findings, flags.write_good, variable)
+    return not any(will_be_replaced(finding, variable) for finding in findings)
 
 
 def _source(flags: argparse.Namespace) -> VideoFileSource:
