@@ -38,7 +38,7 @@ def check(source: LabeledFiles, place: str) -> None:
     Raises:
         UserError: Labels that do not fit, with their files, numbers and sizes.
     """
-    with _report(place) as report:
+    with report_of(place) as report:
         try:
             findings = scan(source, report)
         except file_scan.UnwrittenError as error:
@@ -113,6 +113,24 @@ def check_file(source: LabeledFiles, index: int, decode: bool = False) -> Findin
     return finding
 
 
+@contextlib.contextmanager
+def report_of(place: str) -> Iterator[str]:
+    """The path of the report on a folder of labels, which no other process writes meanwhile.
+
+    It is in the cache, or in a temporary folder where that cannot be written.
+    """
+    name = hashlib.sha256(os.path.realpath(place).encode("utf-8", "surrogateescape")).hexdigest()
+    folder = storage.cache_folder() / "scans"
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(folder / f"{name[:16]}.lock", "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        yield os.path.join(folder, f"{name[:16]}.jsonl")
+
+
 def refuse(findings: Sequence[Finding], source: LabeledFiles, place: str) -> None:
     """Raises UserError where labels do not fit."""
     unfit = [finding for finding in findings if finding["unfit"]]
@@ -128,12 +146,8 @@ def refuse(findings: Sequence[Finding], source: LabeledFiles, place: str) -> Non
 
 def tell(findings: Sequence[Finding], source: LabeledFiles, place: str) -> None:
     """Warns of palettes, of files that cannot be read, and of classes without a pixel."""
-    palettes = sum(finding["palette"] for finding in findings)
-    if palettes:
-        warn(
-            f"{palettes} of {len(findings)} labels in {place} have a palette: the index of a "
-            "color is the number of its class"
-        )
+    if palettes := describe_palettes(findings):
+        warn(f"{place}: {palettes}")
     broken = [finding for finding in findings if finding["problem"] and not finding["unfit"]]
     if broken:
         first = f"{broken[0]['path']}: {broken[0]['problem']}"
@@ -148,6 +162,17 @@ def tell(findings: Sequence[Finding], source: LabeledFiles, place: str) -> None:
             hint = "; 255 stands for no class: number the second class of a mask 1"
         listed = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
         warn(f"{len(absent)} classes have no pixel in {place}: {listed}{hint}")
+
+
+def describe_palettes(findings: Sequence[Finding]) -> str:
+    """A line about labels with a palette; '' if there are none."""
+    palettes = sum(finding["palette"] for finding in findings)
+    if not palettes:
+        return ""
+    return (
+        f"{palettes} of {len(findings)} labels have a palette: the index of a color is the "
+        "number of its class"
+    )
 
 
 def _image_size(source: LabeledFiles, index: int, decode: bool) -> tuple[int, int]:
@@ -170,21 +195,3 @@ def _asked(source: LabeledFiles, index: int) -> dict[str, Any]:
         conversion=source.conversion,
         limits=dataclasses.asdict(source.limits or picture.USUAL),
     )
-
-
-@contextlib.contextmanager
-def _report(place: str) -> Iterator[str]:
-    """The path of the report on a folder of labels, which no other process writes meanwhile.
-
-    It is in the cache, or in a temporary folder where that cannot be written.
-    """
-    name = hashlib.sha256(os.path.realpath(place).encode("utf-8", "surrogateescape")).hexdigest()
-    folder = storage.cache_folder() / "scans"
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(folder / f"{name[:16]}.lock", "w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-        yield os.path.join(folder, f"{name[:16]}.jsonl")

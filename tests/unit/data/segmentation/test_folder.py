@@ -182,7 +182,7 @@ def test_indices_of_a_palette_are_the_labels_and_that_is_said_once(root, bits):
     paletted.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200, *[9] * 759])
     paletted.putdata(label(0).ravel().tolist())
     paletted.save(root / "labels/train/a.png", bits=bits)
-    with pytest.warns(UserWarning, match="1 of 3 labels in .* have a palette") as said:
+    with pytest.warns(UserWarning, match="labels/train: 1 of 3 labels have a palette") as said:
         source = read(root)
     assert len(said) == 1
     np.testing.assert_array_equal(source[0]["label"], label(0))
