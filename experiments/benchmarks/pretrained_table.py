@@ -23,6 +23,8 @@ from swin_jax.pretrained.clip import loader as clip
 from swin_jax.pretrained.clip import urls as clip_urls
 from swin_jax.pretrained.e4e import loader as e4e
 from swin_jax.pretrained.family import Family
+from swin_jax.pretrained.segmentation import loader as segmentation
+from swin_jax.pretrained.segmentation import urls as segmentation_urls
 from swin_jax.pretrained.styleclip import loader as styleclip
 from swin_jax.pretrained.stylegan2 import loader as stylegan2
 from swin_jax.pretrained.swin import loader as swin
@@ -134,6 +136,16 @@ VIDEO = {
     "swin3d_b_1k": "79.427 / 94.386",
     "swin3d_b_22k": "81.643 / 95.574",
 }
+# README of Swin-Transformer-Semantic-Segmentation, and of microsoft/Swin-Transformer for those at
+# 640 pixels: mean IoU on the validation set of ADE20K, one scale / six scales and mirrored.
+SEGMENTATION = {
+    "upernet_swin_tiny_patch4_window7_512x512": "44.51 / 45.81",
+    "upernet_swin_small_patch4_window7_512x512": "47.64 / 49.47",
+    "upernet_swin_base_patch4_window7_512x512": "48.13 / 49.72",
+    "upernet_swin_base_patch4_window12_640x640_22k": "50.04 / 51.66",
+    "upernet_swin_large_patch4_window12_640x640_22k": "52.05 / 53.53",
+    "moby_upernet_swin_tiny_patch4_window7_512x512": "44.06 / 45.58",
+}
 NVIDIA = "NVIDIA Source Code License, non-commercial"
 OF_FILE = "that of the file"
 
@@ -174,6 +186,12 @@ def clip_origin(name: str) -> tuple[str, str]:
 def video_origin(name: str) -> tuple[str, str]:
     url = (video_urls.URLS | video_urls.TORCHVISION_URLS).get(name)
     return (OFFICIAL, video_urls.license(url)) if url else (NONE, "")
+
+
+def segmentation_origin(name: str) -> tuple[str, str]:
+    if name not in segmentation_urls.URLS:
+        return NONE, ""
+    return OFFICIAL, segmentation_urls.license(name)
 
 
 def file_origin(license: str) -> Callable[[str], tuple[str, str]]:
@@ -239,6 +257,17 @@ SECTIONS = (
         video_swin.FAMILY,
         video_origin,
         accuracy=VIDEO,
+    ),
+    Section(
+        "UPerNet",
+        "Published: mean IoU on the validation set of ADE20K, at one scale / at six scales and "
+        "mirrored (README of Swin-Transformer-Semantic-Segmentation). GFLOPs are those of one "
+        "training crop with the auxiliary head; the published 945, 1038, 1188, 1841 and 3230 are "
+        "those of pictures of 512 x 2048, or 640 x 2560, without it. The window of the two at 640 "
+        "pixels was never published and is assumed.",
+        segmentation.FAMILY,
+        segmentation_origin,
+        accuracy=SEGMENTATION,
     ),
     Section(
         "StyleGAN2 generators",

@@ -95,9 +95,9 @@ def _tell_other_preparation(source: str, own: Preparation) -> None:
     theirs = _preparation_of(source, own)
     if theirs is None:
         return
-    noise = np.random.default_rng(0).integers(
-        0, 256, (2 * own.image_size[0] + 7, 3 * own.image_size[1] + 4, 3), np.uint8
-    )
+    height, width = own.image_size or (64, 64)
+    size = (2 * height + 7, 3 * width + 4, 3)
+    noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     one, other = own(noise), theirs(noise)
     texts = [name for name in _OF_TEXTS if getattr(own, name) != getattr(theirs, name)]
     if texts or one.shape != other.shape or not np.allclose(one, other, atol=1e-6):

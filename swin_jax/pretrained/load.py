@@ -52,6 +52,7 @@ from swin_jax.pretrained.files import download
 from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.preparations.loaded import prepare
+from swin_jax.pretrained.segmentation import loader as segmentation
 from swin_jax.pretrained.styleclip import loader as styleclip
 from swin_jax.pretrained.stylegan2 import loader as stylegan2
 from swin_jax.pretrained.swin import loader as swin
@@ -61,6 +62,7 @@ FAMILIES: tuple[Family, ...] = (
     swin.FAMILY,
     clip.FAMILY,
     video_swin.FAMILY,
+    segmentation.FAMILY,
     stylegan2.FAMILY,
     stylegan2.DISCRIMINATOR_FAMILY,
     arcface.FAMILY,

@@ -68,6 +68,11 @@ def pictures(
             ) from error
     if not found:
         raise UserError("preprocess was given no pictures")
+    if len({pixels.shape for pixels in found}) > 1:
+        raise UserError(
+            "pictures that keep their aspect are of different sizes and make no batch: prepare "
+            "them one at a time, or give them to swin_jax.inference.segmentation.segment"
+        )
     return np.stack(found)
 
 

@@ -26,12 +26,15 @@ _VIDEOS = "swin_jax.data.video.transforms."
 RESIZED = _IMAGES + "eval_transform"
 CLIP = _IMAGES + "clip_eval_transform"
 FACE = "swin_jax.data.image.alignment.face_transform"  # a square picture, whole
+# The whole picture in its own aspect, in as many pixels as fit into `scale`.
+FIT = "swin_jax.data.segmentation.transforms.eval_transform"
 CLIPS = _VIDEOS + "video_eval_transform"
 TRANSFORMS = {
     "image": (
         RESIZED,
         CLIP,
         FACE,
+        FIT,
         _IMAGES + "crop_transform",
         "swin_jax.data.image.small.small_eval_transform",
         "swin_jax.data.image.small.drawing_eval_transform",
@@ -107,9 +110,9 @@ class Preparation:
                 object.__setattr__(self, name, tuple(np.asarray(values).tolist()))
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels of what the model sees."""
-        return per_axis(self.arguments["size"], 2)
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width in pixels of what the model sees; None if pictures keep their aspect."""
+        return per_axis(self.arguments["size"], 2) if "size" in self.arguments else None
 
     @property
     def frames(self) -> int | None:
@@ -261,6 +264,9 @@ class Preparation:
                 f"image_size={size} is not square nor oblong: pictures have no frames, give (H, W)"
             )
         sides, before = per_axis(sides, 2), self.image_size
+        if self.transform == FIT:
+            scale = self.arguments.get("scale") or (4, 1)
+            return {"scale": (max(scale) * min(sides) // min(scale), min(sides))}
         changed = {"size": simplest(sides)} | ({"length": frames[0]} if frames else {})
         if self.transform == RESIZED and (WHOLE, WHOLE) in (sides, before):
             changed["crop"] = sides != (WHOLE, WHOLE)

@@ -90,7 +90,8 @@ def make_upernet(
 
 
 def _preset(variant: str, window: int = 7, image_size: int = 512) -> dict:
-    return dict(VARIANTS[variant], window_size=window, image_size=image_size, num_classes=150)
+    sizes = dict(window_size=window, image_size=image_size)
+    return dict(VARIANTS[variant], **sizes, num_classes=150, channels=512)
 
 
 # The window of the two that were trained at 640 pixels was never published: that of Swins for

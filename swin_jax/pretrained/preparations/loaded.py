@@ -8,7 +8,7 @@ from swin_jax.pretrained import (
     processors,
 )
 from swin_jax.pretrained.family import Family, Weights
-from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.preparation import FIT, Preparation
 
 
 def prepare(
@@ -43,7 +43,9 @@ def prepare(
         told = processors.preparation_beside(weights.path)
     if told is None:
         return found
-    if found.input == "video":  # of an image Swin that was inflated: clips are cut in their own way
+    # A config beside an image Swin that was inflated does not say how clips are cut, and one beside
+    # a segmenter how training pictures are squeezed into a square.
+    if found.input == "video" or found.transform == FIT:
         told = {name: told[name] for name in ("mean", "std") if name in told}
     size = found.image_size
     found = found.replace(**told, **({"assumed": ()} if "transform" in told else {}))

@@ -3,7 +3,15 @@
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
 from swin_jax.core.sizes import Size, simplest
-from swin_jax.pretrained.preparation import CLIP, CLIPS, FACE, RESIZED, WHOLE, Preparation
+from swin_jax.pretrained.preparation import CLIP, CLIPS, FACE, FIT, RESIZED, WHOLE, Preparation
+
+
+def _check_channels(channels: int) -> None:
+    if channels != 3:
+        raise UserError(
+            f"a model of {channels} channels has no preparation: mean and std are missing, "
+            f"and how pictures become {channels} channels; give your own function"
+        )
 
 
 def of_pictures(image_size: Size, channels: int, assumed: bool) -> Preparation:
@@ -18,14 +26,27 @@ def of_pictures(image_size: Size, channels: int, assumed: bool) -> Preparation:
     Raises:
         UserError: Channels that no published model has: mean and standard deviation are missing.
     """
-    if channels != 3:
-        raise UserError(
-            f"a model of {channels} channels has no preparation: mean and std are missing, "
-            f"and how pictures become {channels} channels; give your own function"
-        )
+    _check_channels(channels)
     arguments = dict(size=image_size, crop=image_size != WHOLE, interpolation="bicubic")
     names = ("size", "crop", "interpolation", "mean", "std") if assumed else ()
     return Preparation("image", RESIZED, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=names)
+
+
+def of_scenes(short_side: int, channels: int, assumed: bool) -> Preparation:
+    """The preparation of the official segmenters: the whole picture, resized into four times as
+    many pixels as `short_side` by `short_side`, whose aspect it keeps.
+
+    Args:
+        short_side: Height of a picture that is at most four times as wide.
+        channels, assumed: The same as in `of_pictures`.
+
+    Raises:
+        UserError: Channels that no published model has.
+    """
+    _check_channels(channels)
+    names = ("scale", "mean", "std") if assumed else ()
+    arguments = dict(scale=(4 * short_side, short_side))
+    return Preparation("image", FIT, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=names)
 
 
 def of_pairs(image_size: Size, context_length: int, assumed: bool) -> Preparation:

@@ -79,7 +79,7 @@ def _simmim_preset(name: str) -> dict:
 
 
 def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
-    """True if a file's arrays are of a Swin over two axes, in any layout, and not of a segmenter."""
+    """True if a file's arrays are of a Swin over two axes, in any layout, and of no segmenter."""
     if layouts.is_segmenter(arrays):
         return False
     found = layouts.official_names(arrays)[0]

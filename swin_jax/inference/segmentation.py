@@ -1,0 +1,135 @@
+"""Labels of pictures of any size in three lines.
+
+    model, variables = swin_jax.load("upernet_swin_tiny_patch4_window7_512x512", weights="official")
+    labels = segment(model, variables, "street.jpg")  # uint8 (H, W), as large as the picture
+
+Class k is that of the data set's list, from 0; ADE20K's label pictures count it from 1.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from swin_jax.core.errors import UserError, with_article
+from swin_jax.core.output.text import say
+from swin_jax.inference.loaded_model import Preprocess, check_variables, preparation_of
+from swin_jax.models.segmentation import UPerNet
+from swin_jax.ops import label_maps
+from swin_jax.ops.label_maps import SCALES, WHOLE, Method, View
+from swin_jax.pretrained import media
+from swin_jax.pretrained.load import shapes
+from swin_jax.pretrained.preparation import FIT, Preparation
+
+__all__ = ["SCALES", "WHOLE", "Method", "probabilities", "segment", "views"]
+
+
+def segment(
+    model: nn.Module,
+    variables: dict,
+    pictures: Any,
+    method: Method = WHOLE,
+    preprocess: Preparation | Preprocess | None = None,
+) -> np.ndarray | list[np.ndarray]:
+    """The class of every pixel of pictures.
+
+    A program is compiled for each size to which pictures are resized, or with mode='slide' one for
+    all pictures that are at least as large as a window.
+
+    Args:
+        model: A segmenter of `load`.
+        variables: Its variables.
+        pictures: A path, a PIL image, a uint8 array (H, W) or (H, W, 3), or a list of them, of any
+            sizes.
+        method: The passes over a picture; `Method(ratios=SCALES, flip=True)` are the published
+            six scales with mirroring.
+        preprocess: A `Preparation`, or a function from a picture to normalized (1, h, w, C); None
+            takes the model's own.
+
+    Returns:
+        uint8 (H, W) of the picture's own size, int32 where there are more than 256 classes; a list
+        of them for a list of pictures.
+
+    Raises:
+        UserError: A model that is no segmenter, variables of another model, no picture.
+    """
+    several = isinstance(pictures, (list, tuple)) or getattr(pictures, "ndim", 0) == 4
+    if several and not len(pictures):
+        raise UserError("segment was given no pictures")
+    found, seen = [], set()
+    for picture in pictures if several else [pictures]:
+        passes, size = views(model, variables, picture, method, preprocess)
+        found.append(label_maps.labels(passes, size))
+        seen |= {one.size for one in passes}
+    if several and method.mode == "whole" and len(seen) > len(method.ratios):
+        say(
+            f"{len(seen)} sizes were compiled; Method(mode='slide') needs one program for pictures "
+            "of any size"
+        )
+    return found if several else found[0]
+
+
+def probabilities(
+    model: nn.Module,
+    variables: dict,
+    picture: Any,
+    method: Method = WHOLE,
+    preprocess: Preparation | Preprocess | None = None,
+) -> np.ndarray:
+    """Class probabilities of one picture, float32 (H, W, K); arguments as for `segment`.
+
+    `segment` needs much less memory: 150 classes of 1,500 x 2,000 pixels are 1.8 GB here.
+    """
+    passes, size = views(model, variables, picture, method, preprocess)
+    return label_maps.probabilities(passes, size)
+
+
+def views(
+    model: nn.Module,
+    variables: dict,
+    picture: Any,
+    method: Method = WHOLE,
+    preprocess: Preparation | Preprocess | None = None,
+) -> tuple[list[View], tuple[int, int]]:
+    """The passes over one picture, and the picture's own (H, W); arguments as for `segment`."""
+    if not isinstance(model, UPerNet):
+        raise UserError(
+            f"segment needs a segmenter, such as swin_jax.load('upernet_swin_tiny_patch4_window7_"
+            f"512x512', weights='official'), not {with_article(type(model).__name__)}"
+        )
+    check_variables(variables, _shapes(model))
+    prepared = preparation_of(model, preprocess)
+    conversion = prepared.conversion if isinstance(prepared, Preparation) else "display"
+    pixels = np.asarray(media.open_picture(picture, conversion))
+    predict = functools.partial(_predict(model), variables)
+    mirrors = (False, True) if method.flip else (False,)
+    passes = []
+    for ratio in method.ratios:
+        (image,) = _scaled(prepared, ratio)(pixels)
+        passes += [label_maps.view(predict, image, method, mirrored) for mirrored in mirrors]
+    return passes, pixels.shape[:2]
+
+
+def _scaled(prepared: Preparation | Preprocess, ratio: float) -> Preparation | Preprocess:
+    """A preparation that makes pictures larger by a factor."""
+    if ratio == 1:
+        return prepared
+    scale = prepared.arguments.get("scale") if isinstance(prepared, Preparation) else None
+    if scale is None or prepared.transform != FIT:
+        raise UserError(
+            f"ratios other than 1 need a preparation with a scale, which {ratio} multiplies: "
+            "leave out preprocess="
+        )
+    return prepared.replace(scale=tuple(max(int(side * ratio), 1) for side in scale))
+
+
+# Traced and compiled once for a model, however often it is asked.
+_shapes = functools.lru_cache(maxsize=16)(shapes)
+
+
+@functools.lru_cache(maxsize=16)
+def _predict(model: nn.Module) -> Callable[[dict, np.ndarray], jax.Array]:
+    return jax.jit(lambda variables, image: model.apply(variables, image)["logits"])
