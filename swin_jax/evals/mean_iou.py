@@ -14,6 +14,7 @@ import numpy as np
 
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import say
 from swin_jax.data.unreadable import left_out
 from swin_jax.ops.resampling import resize_bilinear
 from swin_jax.ops.segmentation import count_pixels, resized_labels
@@ -46,8 +47,12 @@ class MeanIoU:
         names = tuple(self.data.class_names)
         if self.background and self.background not in names:
             raise UserError(f"background={self.background!r} is no class of the data set")
-        if hasattr(self.data, "tell_sizes"):
-            self.data.tell_sizes()
+        groups = getattr(self.data, "groups", ())
+        if len(groups) > 1 and jax.process_index() == 0:
+            say(
+                f"{self.data.num_examples:,} pictures of {len(groups):,} sizes: as many programs "
+                "are compiled, which --compilation_cache=FOLDER keeps"
+            )
 
         @jax.jit
         def count(state, batch, frozen):

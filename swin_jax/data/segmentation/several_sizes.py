@@ -1,0 +1,134 @@
+"""Evaluation of pictures of several sizes: grouped by the size at which a network sees them, so
+that a batch has pictures of one size, of which none is padded.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from swin_jax.core.constants import IGNORED
+from swin_jax.core.errors import UserError
+from swin_jax.core.progress import Progress
+from swin_jax.core.ranges import checked
+from swin_jax.data import unreadable
+from swin_jax.data.labels import Relabeled
+from swin_jax.data.pipeline import EvalData
+from swin_jax.data.segmentation.resizing import fitted_size
+from swin_jax.data.segmentation.transforms import Scale
+
+_THREADS = 8
+Shape = tuple[int, int]
+
+
+@checked
+@dataclasses.dataclass(frozen=True)
+class SeveralSizes:
+    """Every picture of a data set once, in batches of pictures of one size.
+
+    Attributes:
+        data: The data set, with `data.segmentation.transforms.eval_transform` as its transform.
+        scale: The argument `scale` of the transform.
+    """
+
+    data: EvalData
+    scale: Scale | None = (2048, 512)
+
+    @property
+    def num_examples(self) -> int:
+        """Records in the source."""
+        return self.data.num_examples
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The source's class names, in label order."""
+        return self.data.class_names
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the global batch that is asked for."""
+        return self.data.batch_size
+
+    @property
+    def unreadable(self) -> str:
+        """Treatment of a record that cannot be read."""
+        return self.data.unreadable
+
+    def with_classes(self, index: Sequence[int], class_names: Sequence[str]) -> "SeveralSizes":
+        """The same records with the labels of another set:
+        `index` has the new number of each class.
+        """
+        return dataclasses.replace(self, data=self.data.with_classes(index, class_names))
+
+    def check_counts(self) -> None:
+        """Raises UserError where the source is not of the expected number of classes."""
+        self.data.check_counts()
+
+    @functools.cached_property
+    def groups(self) -> dict[Shape, tuple[list[int], Shape]]:
+        """{(H, W) of the network's input: (records, the largest height and width of a label)}.
+
+        Reads the head of every file, once. Raises UserError for one that cannot be read.
+        """
+        found: dict[Shape, tuple[list[int], Shape]] = {}
+        with (
+            ThreadPoolExecutor(_THREADS) as pool,
+            Progress(self.num_examples, "sizes", show=self.num_examples > 1000) as bar,
+        ):
+            sizes = pool.map(functools.partial(_size, self.data), range(self.num_examples))
+            for record, size in enumerate(sizes):
+                bar.update()
+                fitted = size if self.scale is None else fitted_size(size, self.scale)
+                records, largest = found.setdefault(fitted, ([], size))
+                records.append(record)
+                found[fitted] = records, (max(largest[0], size[0]), max(largest[1], size[1]))
+        return dict(sorted(found.items()))
+
+    def batches(self, batch_size: int, rows: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
+        """Yields batches as `EvalData.batches` does, each of one size of `image`.
+
+        `label` is uint8 (R, H, W) for the largest label of its group, 255 beyond its own size,
+        which is in `original`, int32 (R, 2).
+        """
+        parts = [
+            records[i : i + batch_size]
+            for records, _ in self.groups.values()
+            for i in range(0, len(records), batch_size)
+        ]
+        labels = {size: largest for size, (_, largest) in self.groups.items()}
+        transform = functools.partial(_with_room, transform=self.data.transform, labels=labels)
+        data = dataclasses.replace(self.data, transform=transform)
+        return data.batches_of(parts, batch_size, rows)
+
+
+def _size(data: EvalData, record: int) -> Shape:
+    """(H, W) of a picture, by the head of its file where the source tells it."""
+    source = data.source
+    while isinstance(source, Relabeled):  # the same pictures
+        source = source.source
+    try:
+        if callable(getattr(source, "image_size", None)):
+            return source.image_size(record)
+        height, width = source[record]["label"].shape
+        return height, width
+    except unreadable.CAUSES as error:
+        raise UserError(
+            f"{source.record_name(record)} cannot be read ({unreadable.describe(error)}); an "
+            "evaluation needs the size of every picture: repair or remove it"
+        ) from error
+
+
+def _with_room(
+    example: dict[str, Any],
+    transform: Callable[[dict[str, Any]], dict[str, Any]],
+    labels: Mapping[Shape, Shape],
+) -> dict[str, Any]:
+    """A transformed example whose label has the size that is given for that of its image."""
+    example = transform(example)
+    label = example["label"]
+    room = np.full(labels[example["image"].shape[:2]], IGNORED, np.uint8)
+    room[: label.shape[0], : label.shape[1]] = label
+    return {**example, "label": room, "original": np.array(label.shape, np.int32)}
