@@ -59,7 +59,8 @@ def test_a_run_takes_what_the_scan_found_and_not_the_other_way_round(root, monke
         return check(source, index, decode)
 
     monkeypatch.setattr(checking, "check_file", watched)
-    label_folder(str(root), "val", reduce_zero_label=False)
+    (root / "classes.txt").write_text("sky\nsea")
+    label_folder(str(root), "val")
     assert looked == [False] * 3
     assert scan(root, "--split=val") == 0 and looked[3:] == [True] * 3
     label_folder(str(root), "val")
