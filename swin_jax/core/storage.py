@@ -221,9 +221,42 @@ def move(folder: epath.Path, target: epath.Path) -> None:
     folder.rmtree()
 
 
-def is_full(error: OSError) -> bool:
-    """True if a disk is full, a quota used up, a file too large, or a mount read-only or broken."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# A mount or a network that is gone, as NFS and FUSE tell it.
+_GONE = (
+    *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ECONNABORTED),
+    *(errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def is_unwritable(error: OSError) -> bool:
+    """True if a disk is full, a quota used up, a file too large, or a mount read-only, broken
+    or gone.
+    """
+    return error.errno in (*_FULL, *_GONE)
+
+
+def is_of_machine(error: BaseException | None) -> bool:
+    """True if a file could not be read, according to the causes of an error, because its mount is
+    gone or this process may open no more files: nothing that the file itself could mend.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (*_GONE, errno.EMFILE, errno.ENFILE):
+            return True
+        error = error.__cause__
+    return False
+
+
+def is_of_system(error: BaseException | None) -> bool:
+    """True if the system, not the content or the lack of a file, is a cause of an error:
+    permissions, a failing disk, memory.
+    """
+    while error is not None:
+        told = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+        if told or isinstance(error, MemoryError):
+            return True
+        error = error.__cause__
+    return False
 
 
 @contextlib.contextmanager

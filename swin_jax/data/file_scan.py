@@ -2,7 +2,8 @@
 what pictures and videos share.
 
 A report has a line of JSON for each file, a finding: its `path`, `bytes`, time of change
-(`changed`), `problem` ('' for a good file) and what else the check tells.
+(`changed`), `problem` ('' for a good file) and what else the check tells. A `passing` problem is
+the system's, as of permissions: the next scan reads the file again.
 """
 
 import json
@@ -15,16 +16,16 @@ from typing import Any
 import tqdm
 
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.output.text import say
 from swin_jax.data import folders
 
 Finding = dict[str, Any]
 
 
-class UnwrittenError(Exception):
-    """The findings could not be written, though they could at the start;
-    the text is one line for the user.
+class UnfinishedError(Exception):
+    """The scan cannot go on, though it could begin: findings can no longer be written,
+    or no files be read. The text is one line for the user.
     """
 
 
@@ -37,7 +38,18 @@ def begin(path: str) -> Finding:
         status = os.stat(path)
     except (OSError, ValueError):  # a name with a zero byte
         return {"path": path, "bytes": -1, "changed": 0}
-    return {"path": path, "bytes": status.st_size, "changed": status.st_mtime_ns}
+    return {"path": path, "bytes": status.st_size, "changed": storage.changed(status)}
+
+
+def problem(path: str, error: UnreadableError) -> Finding:
+    """The end of a finding about a file that cannot be read.
+
+    Raises:
+        UnfinishedError: Not the file is at fault: its mount is gone, or too many files are open.
+    """
+    if storage.is_of_machine(error):
+        raise UnfinishedError(_unfinished(f"read {path}", str(error))) from error
+    return {"problem": str(error), "passing": storage.is_of_system(error)}
 
 
 def scan(
@@ -58,7 +70,7 @@ def scan(
 
     Returns:
         The findings, one for each path. Raises UserError where the report cannot be read or opened,
-        and UnwrittenError where the disk is full before the end.
+        and UnfinishedError where the disk is full before the end, or files can no longer be read.
     """
     if os.path.lexists(report) and not os.path.isfile(report):
         raise UserError(
@@ -88,8 +100,10 @@ def scan(
                 # An interruption waits for the files at hand only.
                 pool.shutdown(cancel_futures=True)
     except OSError as error:
-        if storage.is_full(error):
-            raise UnwrittenError(_unwritten(report, error)) from error
+        if storage.is_unwritable(error):
+            raise UnfinishedError(
+                _unfinished(f"write {report}", storage.reason(error))
+            ) from error
         raise UserError(
             f"cannot write the report {report} ({error.strerror}): give another --report=FILE"
         ) from error
@@ -121,7 +135,7 @@ def write_list(path: str, data: bytes) -> None:
     a pipe or a device gets it as it comes.
 
     Raises:
-        UnwrittenError: It cannot be written, on a full disk for example.
+        UnfinishedError: It cannot be written, on a full disk for example.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
@@ -130,14 +144,11 @@ def write_list(path: str, data: bytes) -> None:
         else:
             storage.write(os.path.realpath(path), data)
     except OSError as error:
-        raise UnwrittenError(_unwritten(path, error)) from error
+        raise UnfinishedError(_unfinished(f"write {path}", storage.reason(error))) from error
 
 
-def _unwritten(path: str, error: OSError) -> str:
-    return (
-        f"cannot write {path}: {storage.reason(error)}; "
-        "once that is fixed, run the command again to resume"
-    )
+def _unfinished(what: str, reason: str) -> str:
+    return f"cannot {what}: {reason}; once that is fixed, run the command again to resume"
 
 
 def _real(path: str) -> str:
@@ -163,7 +174,7 @@ def exit_status(act: Callable[[], bool]) -> int:
     except UserError as error:
         say(f"error: {error}")
         return 2
-    except UnwrittenError as error:
+    except UnfinishedError as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
@@ -193,8 +204,14 @@ def check_splits(folder: str, flag: str) -> bool:
 def _check_all(
     pool: ThreadPoolExecutor, paths: Sequence[str], check: Callable[[str], Finding]
 ) -> Iterator[Finding]:
+    def look(path):
+        try:
+            return check(path)
+        except MemoryError as error:
+            raise UnfinishedError(_unfinished(f"read {path}", "there is no memory")) from error
+
     for start in range(0, len(paths), _BATCH):
-        yield from pool.map(check, paths[start : start + _BATCH])
+        yield from pool.map(look, paths[start : start + _BATCH])
 
 
 def _with_bar(findings: Iterable[Finding], known: list[Finding], num_new: int) -> Iterator[Finding]:
@@ -222,7 +239,8 @@ def _known(report: str, holds: Callable[[Finding], bool]) -> Iterator[Finding]:
     with open(report, "rb+") as file:
         *lines, torn = file.read().split(b"\n")
         for finding in map(json.loads, lines):
-            if finding.items() >= begin(finding["path"]).items() and holds(finding):
+            unchanged = finding.items() >= begin(finding["path"]).items()
+            if unchanged and not finding.get("passing") and holds(finding):
                 yield finding
         start = b'{"path"'
         if torn and torn[: len(start)] != start[: len(torn)]:

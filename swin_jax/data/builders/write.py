@@ -241,7 +241,7 @@ def _message(error: UserError | OSError, data_dir: str) -> str:
     """The message of an error that the user can mend; any other error is raised again."""
     if isinstance(error, UserError):
         return str(error)
-    if storage.is_full(error):
+    if storage.is_unwritable(error):
         return _unwritten(error.filename or data_dir, storage.reason(error))
     if error.filename and isinstance(error, _UNUSABLE):
         return f"{error.filename} cannot be used: {storage.reason(error)}; give another folder"

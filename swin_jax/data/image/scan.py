@@ -27,6 +27,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from swin_jax.core import storage
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.output.streams import lasting_output
 from swin_jax.core.output.text import shown
@@ -67,7 +68,7 @@ def check_file(
             scale = short_side / min(image.size)
             picture.check_resized(int(image.width * scale), int(image.height * scale))
     except UnreadableError as error:
-        finding["problem"] = str(error)
+        finding |= file_scan.problem(path, error)
     return finding
 
 
@@ -99,7 +100,8 @@ def scan(
         reader = {
             name: functools.partial(read, place) for name, place in zip(reader, source.places)
         }
-        stamp = {"archive": [os.path.getsize(source.archive), os.stat(source.archive).st_mtime_ns]}
+        status = os.stat(source.archive)
+        stamp = {"archive": [status.st_size, storage.changed(status)]}
     return file_scan.scan(
         list(reader),
         report,

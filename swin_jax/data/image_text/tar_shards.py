@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from swin_jax.core import storage
 from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.core.output.text import quoted
 from swin_jax.data.image import picture
@@ -272,8 +273,8 @@ def _scan(shard: str, suffix: str) -> tuple[list[tuple[int, int, int, int]], str
 
 def _is_fresh(shard: str, index: str) -> bool:
     status = os.stat(shard)
-    if not os.path.isfile(index):
-        return False
+    if not os.path.isfile(index) or storage.changed(os.stat(index)) < storage.changed(status):
+        return False  # a shard that took the place of another has its own time, perhaps an old one
     try:
         table = np.load(index, mmap_mode="r")
     except Exception:  # whatever numpy says of a torn or foreign file: the index is made again

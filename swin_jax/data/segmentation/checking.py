@@ -41,7 +41,7 @@ def check(source: LabeledFiles, place: str) -> None:
     with report_of(place) as report:
         try:
             findings = scan(source, report)
-        except file_scan.UnwrittenError as error:
+        except file_scan.UnfinishedError as error:
             raise UserError(error) from error
         except UserError as error:
             raise UserError(
@@ -109,7 +109,7 @@ def check_file(source: LabeledFiles, index: int, decode: bool = False) -> Findin
     except label_files.UnfitError as error:
         finding.update(problem=str(error), unfit=True)
     except UnreadableError as error:
-        finding["problem"] = str(error)
+        finding |= file_scan.problem(path, error)
     return finding
 
 

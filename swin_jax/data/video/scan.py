@@ -69,7 +69,7 @@ def check_file(path: str, quick: bool = False) -> dict[str, Any]:
             finding["variable_frame_rate"] = reader.variable_frame_rate
             decoded = len(reader) if quick else reader.count_by_decoding()
     except UnreadableError as error:
-        return {**finding, "problem": str(error)}
+        return finding | file_scan.problem(path, error)
     if decoded != finding["frames"]:
         finding["problem"] = f"damaged: of {finding['frames']} frames {decoded} can be decoded"
     return finding

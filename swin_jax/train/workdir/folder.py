@@ -53,7 +53,7 @@ def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
         with storage.permitted():
             yield
     except OSError as error:
-        if not storage.is_full(error):
+        if not storage.is_unwritable(error):
             raise
         where = error.filename or folder or "a file"
         raise UserError(

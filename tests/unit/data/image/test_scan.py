@@ -1,9 +1,11 @@
 """The scan of pictures: it finds what reading refuses, can be stopped and resumed, and lists what is unreadable."""
 
+import errno
 import json
 import os
 import resource
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from swin_jax.core.errors import UnreadableError
 from swin_jax.data import sources
+from swin_jax.data.image import picture
 from swin_jax.data.image import scan as picture_scan
 from swin_jax.data.image.transforms import eval_transform
 
@@ -113,6 +116,57 @@ def test_an_interrupted_scan_keeps_what_it_found(folder, monkeypatch, capsys):
     monkeypatch.setattr(picture_scan, "check_file", interrupted)
     assert scan(folder, "--num_threads=1") == 130
     assert "to resume" in capsys.readouterr().err and len(findings(folder)) == 3
+
+
+def replace(path, data):
+    """Puts a file in the place of another, with its time, as cp -p and rsync -t do."""
+    status = os.stat(path)
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_file_in_the_place_of_another_is_read_again(tmp_path):
+    """Also if it has the size and the time of the one before."""
+    picture = tmp_path / "set/a.png"
+    picture.parent.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3)).astype(np.uint8)).save(picture)
+    good, (listed, report) = picture.read_bytes(), (tmp_path / "list", tmp_path / "report")
+    for number, data in enumerate([good, good[:60] + b"?" + good[61:], good]):
+        replace(picture, data)
+        status = picture_scan.run([f"--folder={tmp_path}/set", f"--report={report}", f"--write_unreadable={listed}"])
+        assert status == number % 2 and listed.read_text() == (f"{picture}\n" if status else "")
+        archive = tmp_path / "set.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr(zipfile.ZipInfo("a/a.png"), data)
+        os.utime(archive, ns=(0, 0))
+        assert picture_scan.run([f"--archive={archive}"]) == number % 2
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.ENOTCONN, errno.EIO, errno.EACCES])
+def test_an_error_of_the_system_is_no_lasting_verdict(folder, monkeypatch, capsys, tmp_path, number):
+    """A mount that is gone and too many open files end the scan; other files are read again the next time."""
+    good, flags = folder / "a/good.jpg", (f"--write_unreadable={tmp_path}/list", "--num_threads=1")
+
+    def fail(path, *rest):
+        if path == str(good):
+            raise OSError(number, os.strerror(number), path)
+        return os.open(path, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(picture, "os", SimpleNamespace(**vars(os) | {"open": fail}))
+        assert scan(folder, *flags) == 1
+    assert (tmp_path / "list").exists() == (number in (errno.EIO, errno.EACCES))
+    assert os.strerror(number) in "".join(capsys.readouterr())
+    assert scan(folder, *flags) == 1 and findings(folder)["good.jpg"]["problem"] == ""
+    assert str(good) not in (tmp_path / "list").read_text()
+
+
+def test_a_lack_of_memory_ends_the_scan_in_a_line(folder, monkeypatch, capsys):
+    def check(path, *rest):
+        raise MemoryError
+
+    monkeypatch.setattr(picture_scan, "check_file", check)
+    assert scan(folder) == 1 and "there is no memory; once that is fixed" in capsys.readouterr().err
 
 
 def write(path, data):

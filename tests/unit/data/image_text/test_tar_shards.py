@@ -182,6 +182,18 @@ def test_index_is_made_once_and_again_when_the_shard_changes(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar", "x.tar.txt.index.npy"]
 
 
+def test_a_shard_in_the_place_of_another_is_indexed_again(tmp_path):
+    """Also if it has the size and the time of the one before, as cp -p and rsync -t put it."""
+    files = {"1.png": image(1), "1.txt": b"one", "2.png": image(2), "2.txt": b"twenty-two"}
+    shard = write_tar(tmp_path / "x.tar", files)
+    tar_shards.tar_shards(str(shard))
+    before = os.stat(shard)
+    write_tar(shard, {name: files[name] for name in ("1.png", "2.txt", "2.png", "1.txt")})
+    os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert os.stat(shard).st_size == before.st_size
+    assert texts(tar_shards.tar_shards(str(shard))) == [("one",), ("twenty-two",)]
+
+
 def test_index_in_another_folder(tmp_path):
     (tmp_path / "data").mkdir()
     pattern = write_shards(tmp_path / "data")
