@@ -43,7 +43,6 @@ from swin_jax.data.builders.unicode_emoji import Concept
 from swin_jax.data.detection import rle
 from swin_jax.data.emoji import scenes
 
-NAME, VERSION = "emoji_scenes", "1.0.0"
 PHOTOS = ("china.jpg", "flower.jpg")
 # Of noto_v1 and emojione, which tell their icons by older names.
 _OTHER_NAMES = {"frog": "frog face", "pizza": "slice of pizza"}
@@ -73,7 +72,7 @@ def build(
         an emoji, a split would be empty, or resvg-py is not installed.
     """
     root = Path(data_dir).expanduser()
-    target = root / NAME / VERSION
+    target = root / scenes.NAME / scenes.VERSION
     write.refuse_existing(target, overwrite)
     svg_files.check_renderer("emoji")
     splits = _splits(counts or {})

@@ -5,9 +5,17 @@ front of another, and noise over everything. What it shows follows from a genera
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+from swin_jax.core.errors import UserError
+from swin_jax.data import tfds
+from swin_jax.data.segmentation.folder import label_folder
+
+NAME, VERSION = "emoji_scenes", "1.0.0"
 
 # Names and code points, in the order of labels 1 to 12; 0 is the background.
 CODES = {
@@ -101,6 +109,28 @@ class Scene:
     image: np.ndarray
     label: np.ndarray
     objects: tuple[Object, ...]
+
+
+def emoji_scenes(data_dir: str | None, split: str, in_memory: bool = True) -> Any:
+    """The scenes that `data.builders.emoji_scenes` writes, with the class of each pixel.
+
+    Args:
+        data_dir: Folder of data sets; None for $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        split: 'train', 'val' or 'shift'.
+        in_memory: True to keep decoded pictures.
+
+    Returns:
+        A source of `image` and of `label` uint8 (SIDE, SIDE), see `segmentation.folder`. Raises
+        UserError where the data set is missing.
+    """
+    data_dir = os.path.expanduser(data_dir or tfds.default_data_dir())
+    root = os.path.join(data_dir, NAME, VERSION)
+    if not os.path.isdir(root):
+        raise UserError(
+            f"there is no folder {root}; prepare it with: python -m "
+            f"swin_jax.data.builders.{NAME} --data_dir={data_dir}"
+        )
+    return label_folder(root, split, in_memory=in_memory)
 
 
 def crop_sprite(image: np.ndarray) -> np.ndarray:

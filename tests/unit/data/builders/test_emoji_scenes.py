@@ -63,6 +63,18 @@ def test_pictures_labels_and_names(built):
         assert image.shape == (128, 128, 3) and label.shape == (128, 128) and label.max() in range(1, 13)
 
 
+def test_a_source_reads_them(built):
+    source = scenes.emoji_scenes(str(built.parents[1]), "val")
+    assert len(source) == 3 and source.class_names == scenes.CLASSES
+    np.testing.assert_array_equal(np.asarray(source[1]["image"]), read(built, "images", "val", 1))
+    np.testing.assert_array_equal(source[1]["label"], read(built, "labels", "val", 1))
+
+
+def test_a_missing_data_set_is_named_with_its_builder(tmp_path):
+    with pytest.raises(UserError, match=f"swin_jax.data.builders.emoji_scenes --data_dir={tmp_path}"):
+        scenes.emoji_scenes(str(tmp_path), "val")
+
+
 def test_annotations_are_of_the_objects(built):
     for split in COUNTS:
         content = json.loads((built / "annotations" / f"{split}.json").read_text())
