@@ -58,6 +58,10 @@ SWIN = {
     "swinv2_base_patch4_window12to24_192to384_22kto1k_ft": "87.1 / 98.2",
     "swinv2_large_patch4_window12to16_192to256_22kto1k_ft": "86.9 / 98.0",
     "swinv2_large_patch4_window12to24_192to384_22kto1k_ft": "87.6 / 98.3",
+    "swin_mlp_tiny_c24_patch4_window8_256": "79.4 / 94.6",
+    "swin_mlp_tiny_c12_patch4_window8_256": "79.6 / 94.7",
+    "swin_mlp_tiny_c6_patch4_window8_256": "79.7 / 94.9",
+    "swin_mlp_base_patch4_window7_224": "81.3 / 95.3",
 }
 # README of microsoft/SimMIM, then arXiv 2206.04664: top-1 on ImageNet-1K after fine-tuning.
 SIMMIM = {
@@ -222,7 +226,7 @@ class Section:
 
 SECTIONS = (
     Section(
-        "Swin and Swin V2",
+        "Swin, Swin V2 and Swin-MLP",
         "Published: top-1 / top-5 on ImageNet-1K, one crop (README of microsoft/Swin-Transformer). "
         "Names that end in `_22k` have 21,841 classes; nothing is published on those.",
         swin.FAMILY,

@@ -64,8 +64,13 @@ def attention_map(
         grid for each head, less what went to the padding.
 
     Raises:
-        UserError: A block or a query that the model does not have, an image that is not one image.
+        UserError: A block or a query that the model does not have, an image that is not one image,
+            a model without attention in windows.
     """
+    if model.token_mixer != "attention":
+        raise UserError(
+            f"attention maps are of attention in windows, not of token_mixer={model.token_mixer!r}"
+        )
     stage, number = _stage_and_block(model, block)
     axes = window_geometry.num_axes(model)
     image = jnp.asarray(image)
@@ -88,11 +93,11 @@ def attention_map(
 def _attended(model, variables, image, asked, at, size, shift):
     """Attention summed over queries with the weights `asked` (*grid): (h, *grid)."""
     axes = tuple(range(1, 1 + asked.ndim))
-    # Weights are kept under the path of their block, which a scanned stage doesn't have.
-    model, params = (
-        model.clone(scan=False, remat="none", attention="xla"),
-        stacking.unstack(variables["params"]),
-    )
+    # Weights are kept under the path of their block, which a scanned stage doesn't have. Padded
+    # windows attend as rolled ones do.
+    way = "none" if model.shift == "none" else "roll"
+    model = model.clone(scan=False, remat="none", attention="xla", shift=way)
+    params = stacking.unstack(variables["params"])
     _, kept = model.apply({"params": params}, image, method="features", mutable=["attention"])
     # (nW, h, N, N)
     (weights,) = kept["attention"][f"layers_{at[0]}"][f"blocks_{at[1]}"]["attn"]["weights"]

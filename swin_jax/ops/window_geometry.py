@@ -151,11 +151,34 @@ def shift_regions(
         else:
             region = np.zeros(size, np.int32)
         labels = labels * 3 + region.reshape([-1 if i == axis else 1 for i in range(len(spatial))])
-    n = len(spatial)
+    return _in_windows(labels, window)
+
+
+def _in_windows(labels: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
+    """(*spatial) to (nW, N)."""
+    n = len(window)
     split = labels.reshape(
-        list(itertools.chain(*((size // w, w) for size, w in zip(spatial, window))))
+        list(itertools.chain(*((size // w, w) for size, w in zip(labels.shape, window))))
     )
     return split.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2)).reshape(-1, math.prod(window))
+
+
+def shift_padding(window: tuple[int, ...], shift: tuple[int, ...]) -> list[tuple[int, int]]:
+    """The tokens to pad before and after each axis in order to shift windows without rolling: the
+    same windows, and one more along each axis that is shifted.
+    """
+    return [(w - s, s) if s else (0, 0) for w, s in zip(window, shift, strict=True)]
+
+
+@functools.lru_cache
+def padded_regions(
+    spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
+) -> np.ndarray:
+    """`shift_regions` of a map that was padded by `shift_padding`: 0 for its tokens, 1 for the
+    padding, (nW, N) int32.
+    """
+    pads = shift_padding(window, shift)
+    return _in_windows(np.pad(np.zeros(spatial, np.int32), pads, constant_values=1), window)
 
 
 def shift_mask(

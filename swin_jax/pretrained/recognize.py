@@ -40,7 +40,6 @@ _SIGNS = (
         "no Swin can hold them; of StyleGANs, a whole StyleGAN2 is read",
     ),
     (_IR_SE, "ArcFace's IR-SE50 or e4e", "take a whole file of either, under its own name"),
-    (r"\.spatial_mlp\.weight$", "Swin-MLP (no attention)", "take the Swin of the same size"),
     (
         r"\._moe_layer\.",
         "Swin-MoE (experts in place of MLPs)",
@@ -102,8 +101,8 @@ _TOWERS = "take a CLIP with OpenAI's towers (ViT-* or RN* without a timm or Hugg
 _NOT_CLIP = (
     (
         (
-            r"(^|\.)layers[._]\d+\.blocks\.\d+\.attn\."
-            r"(relative_position_bias_table|cpb_mlp|logit_scale|qkv)"
+            r"(^|\.)layers[._]\d+\.blocks\.\d+\."
+            r"(attn\.(relative_position_bias_table|cpb_mlp|logit_scale|qkv)|spatial_mlp)"
             r"|(^|\.)encoder\.layers\.\d+\.blocks\.\d+\.attention\."
             r"|(^|\.)features\.\d+\.\d+\.attn\.qkv\."
         ),

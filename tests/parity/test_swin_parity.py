@@ -1,4 +1,6 @@
-"""Swin and Swin V2 against the official code: every output and gradient of the cases in tests/golden/swin_v{1,2}."""
+"""Swin and Swin V2 against the official code, and Swin-MLP against one written down in PyTorch: every output and
+gradient of the cases in tests/golden/swin_v{1,2} and swin_mlp.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from swin_jax.models.swin import V2, Swin
+from swin_jax.models.swin import MLP, V2, Swin
 from swin_jax.pretrained.swin import convert
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
@@ -15,18 +17,19 @@ spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")
 golden = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(golden)
 
-CASES = sorted(GOLDEN.glob("swin_v[12]/*.json"))
+CASES = sorted([*GOLDEN.glob("swin_v[12]/*.json"), *GOLDEN.glob("swin_mlp/*.json")])
 FIELDS = {"img_size": "image_size", "in_chans": "in_channels"}
 
 
 def test_there_are_cases():
-    assert len(CASES) >= 8
+    assert len(CASES) >= 10
 
 
 def make_model(case):
     fields = {FIELDS.get(key, key): value for key, value in case.config.items()}
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     version = V2 if "pretrained_window_sizes" in fields else {}
+    version = MLP if case.path.parent.name == "swin_mlp" else version
     if not any(fields.get("pretrained_window_sizes", ())):
         fields.pop("pretrained_window_sizes", None)
     return Swin(**fields, **version)

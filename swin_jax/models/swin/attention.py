@@ -58,6 +58,7 @@ class WindowAttention(nn.Module):
         cosine: Scaled cosine attention with one learned scale per head, no bias on keys;
             else dot products.
         continuous_bias: The bias is an MLP of log-spaced coordinates; else a table.
+        relative_position: False for no bias.
     """
 
     dim: int
@@ -70,6 +71,7 @@ class WindowAttention(nn.Module):
     dtype: Any
     param_dtype: Any
     implementation: str
+    relative_position: bool = True
 
     def setup(self):
         h, dtype = self.num_heads, self.param_dtype
@@ -85,10 +87,9 @@ class WindowAttention(nn.Module):
         if self.continuous_bias:
             self.cpb_mlp_0 = nn.Dense(window_geometry.CPB_HIDDEN, **shared)
             self.cpb_mlp_2 = nn.Dense(h, use_bias=False, **shared)
-        else:
-            rows = math.prod(2 * w - 1 for w in self.window)
+        elif self.relative_position:
             self.relative_position_bias_table = self.param(
-                "relative_position_bias_table", init_linear, (rows, h), dtype
+                "relative_position_bias_table", init_linear, self.table_shape(), dtype
             )
         self.proj = nn.DenseGeneral(self.dim, axis=(-2, -1), dtype=self.dtype, **shared)
 
@@ -129,11 +130,18 @@ class WindowAttention(nn.Module):
 
     def bias_table(self) -> jax.Array:
         """The bias for every difference of positions: (prod(2 * window - 1), h) float32."""
+        if not self.relative_position:
+            return jnp.zeros(self.table_shape(), jnp.float32)
         if not self.continuous_bias:
             return self.relative_position_bias_table.astype(jnp.float32)
         coordinates = window_geometry.log_coordinates(self.window, self.pretrained_window)
         hidden = nn.relu(self.cpb_mlp_0(jnp.asarray(coordinates)).astype(jnp.float32))
         return 16 * nn.sigmoid(self.cpb_mlp_2(hidden).astype(jnp.float32))
+
+    @nn.nowrap
+    def table_shape(self) -> tuple[int, int]:
+        """(prod(2 * window - 1), h)."""
+        return math.prod(2 * w - 1 for w in self.window), self.num_heads
 
     def dot_qkv(self, x: jax.Array) -> jax.Array:
         """(B * nW, N, 3, h, d), q scaled after its bias was added, as in the official code."""
@@ -198,21 +206,37 @@ class TemporalAttention(nn.Module):
 
 
 def attend_in_windows(
-    x: jax.Array, attn: WindowAttention, size: tuple[int, ...], shift: tuple[int, ...]
+    x: jax.Array,
+    attn: nn.Module,
+    size: tuple[int, ...],
+    shift: tuple[int, ...],
+    way: str = "roll",
 ) -> jax.Array:
-    """Pads, shifts, partitions, attends and puts everything back: (B, *spatial, C) to the same."""
+    """Pads, shifts, partitions, attends and puts everything back: (B, *spatial, C) to the same.
+
+    Args:
+        x: The map.
+        attn: A `WindowAttention`, or anything that is called as one.
+        size, shift: One int per axis.
+        way: The way to shift windows, 'roll' or 'pad', see `models.swin.Swin`.
+    """
     spatial = x.shape[1:-1]
-    axes = tuple(range(1, 1 + len(spatial)))
     x = window.pad_to_multiple(x, size)
-    padded = x.shape[1:-1]
-    regions = window_geometry.shift_regions(padded, size, shift) if any(shift) else None
-    if any(shift):
+    whole, axes = x.shape[1:-1], tuple(range(1, 1 + len(spatial)))
+    starts, regions = (0,) * len(spatial), None
+    if any(shift) and way == "pad":
+        pads = window_geometry.shift_padding(size, shift)
+        starts, regions = [p[0] for p in pads], window_geometry.padded_regions(whole, size, shift)
+        x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
+    elif any(shift):
+        regions = window_geometry.shift_regions(whole, size, shift)
         x = jnp.roll(x, [-s for s in shift], axes)
-    windows = math.prod(padded) // math.prod(size)
-    x = window.reverse(attn(window.partition(x, size), regions, windows), size, padded)
-    if any(shift):
+    shifted = x.shape[1:-1]
+    windows = math.prod(shifted) // math.prod(size)
+    x = window.reverse(attn(window.partition(x, size), regions, windows), size, shifted)
+    if any(shift) and way == "roll":
         x = jnp.roll(x, shift, axes)
-    return x[(slice(None), *(slice(n) for n in spatial))]
+    return x[(slice(None), *(slice(i, i + n) for i, n in zip(starts, spatial)))]
 
 
 def window_and_shift(

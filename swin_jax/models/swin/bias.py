@@ -5,6 +5,7 @@ for looking at it and for folding it.
 import jax
 
 from swin_jax.core import stacking
+from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.models.swin.attention import window_and_shift
@@ -20,7 +21,8 @@ def block_geometry(
     grid = window_geometry.stage_grids(model, per_axis(image_size, num_axes(model)))[stage]
     made_for = stage_geometry(model)[1][stage]
     small = window_geometry.stage_rules(model)[stage]
-    return grid, *window_and_shift(grid, made_for, small, block % 2 == 1)
+    shifted = block % 2 == 1 and model.shift != "none"
+    return grid, *window_and_shift(grid, made_for, small, shifted)
 
 
 def position_bias(model: Swin, variables: dict, block: str) -> jax.Array:
@@ -28,8 +30,13 @@ def position_bias(model: Swin, variables: dict, block: str) -> jax.Array:
     for every difference of positions.
 
     Returns:
-        (prod(2 * window - 1), h) float32.
+        (prod(2 * window - 1), h) float32; zeros where `relative_position` is False.
+
+    Raises:
+        UserError: A Swin-MLP, which has no attention.
     """
+    if model.token_mixer == "mlp":
+        raise UserError("a Swin-MLP has no attention, and no position bias")
     variables = {"params": stacking.unstack(variables["params"])}
     _, stage, _, number = block.split(".")
     return model.clone(scan=False).apply(

@@ -22,6 +22,7 @@ from swin_jax.models.swin.attention import (
     attend_in_windows,
     window_and_shift,
 )
+from swin_jax.models.swin.mixers import SpatialMlp, attend_performer, attend_sliding
 from swin_jax.ops import attention, window
 from swin_jax.ops.batch_sharding import constrain_batch
 
@@ -43,6 +44,7 @@ class Block(nn.Module):
         main_norm: A further norm on the residual stream after the block ('enorm' of V2-H and V2-G).
         temporal_window: Window of a `TemporalAttention` between the two branches, dropped together
             with the first; 0 for none.
+        token_mixer, shift: The same as in `models.swin.Swin`.
     """
 
     dim: int
@@ -55,15 +57,19 @@ class Block(nn.Module):
     dtype: Any
     param_dtype: Any
     temporal_window: int = 0
+    token_mixer: str = "attention"
+    shift: str = "roll"
 
     def setup(self):
         zeros = dict(scale_init=nn.initializers.zeros) if self.post_norm else {}
         self.norm1 = layer_norm(self.dtype, param_dtype=self.param_dtype, **zeros)
-        self.attn = WindowAttention(
-            **self.attn_fields, dtype=self.dtype, param_dtype=self.param_dtype
-        )
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        if self.token_mixer == "mlp":
+            heads, size = self.attn_fields["num_heads"], self.attn_fields["window"]
+            self.spatial_mlp = SpatialMlp(heads, size, **types)
+        else:
+            self.attn = WindowAttention(**self.attn_fields, **types)
         if self.temporal_window:
-            types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
             self.temporal = TemporalAttention(
                 self.temporal_window, self.attn_fields, self.shifted, self.post_norm, **types
             )
@@ -92,8 +98,13 @@ class Block(nn.Module):
         return self.enorm(x) if self.main_norm else x
 
     def attend(self, x: jax.Array) -> jax.Array:
-        """(B, *spatial, C) to the same, every token from its window."""
-        return attend_in_windows(x, self.attn, *self.geometry(x.shape[1:-1]))
+        """(B, *spatial, C) to the same, every token from its window, or as `token_mixer` says."""
+        if self.token_mixer == "sliding":
+            return attend_sliding(x, self.attn)
+        if self.token_mixer == "performer":
+            return attend_performer(x, self.attn)
+        inside = self.spatial_mlp if self.token_mixer == "mlp" else self.attn
+        return attend_in_windows(x, inside, *self.geometry(x.shape[1:-1]), self.shift)
 
     def feed_forward(self, x: jax.Array) -> jax.Array:
         """The MLP; where windows come one at a time, it takes one row of windows at a time."""
@@ -209,9 +220,9 @@ class Stage(nn.Module):
     def fields(self, i: int) -> dict:
         """The fields of block i."""
         every = self.main_norm_every
-        return dict(
-            self.block_fields, shifted=i % 2 == 1, main_norm=bool(every) and (i + 1) % every == 0
-        )
+        shifted = i % 2 == 1 and self.block_fields["shift"] != "none"
+        main_norm = bool(every) and (i + 1) % every == 0
+        return dict(self.block_fields, shifted=shifted, main_norm=main_norm)
 
     @nn.nowrap
     def checkpointed(self, prevent_cse: bool) -> Any:

@@ -10,6 +10,9 @@ from swin_jax.core.errors import UserError
 from swin_jax.models.swin.blocks import REMAT
 from swin_jax.ops import attention, window_geometry
 
+TOKEN_MIXERS = ("attention", "mlp", "sliding", "performer")
+SHIFTS = ("roll", "pad", "none")
+
 
 def check(model) -> None:
     """Raises UserError where fields contradict each other."""
@@ -32,6 +35,7 @@ def check(model) -> None:
     if model.small not in window_geometry.SMALL:
         raise UserError(f"small={model.small!r} is not one of {window_geometry.SMALL}")
     _check_sizes(model)
+    _check_mixer(model)
     if any(not 0 <= s < stages for s in model.out_norms):
         raise UserError(
             f"out_norms={model.out_norms} names stages that do not exist; "
@@ -54,6 +58,38 @@ def _check_sizes(model) -> None:
                 f"{name}={value} has one entry per axis; one per stage is written ((12, "
                 "12), (12, 12), ...)"
             )
+
+
+def _check_mixer(model) -> None:
+    """Raises UserError where a way to mix tokens cannot do what other fields ask for."""
+    mixer, shift = model.token_mixer, model.shift
+    if mixer not in TOKEN_MIXERS:
+        raise UserError(f"token_mixer={mixer!r} is not one of {TOKEN_MIXERS}")
+    if shift not in SHIFTS:
+        raise UserError(f"shift={shift!r} is not one of {SHIFTS}")
+    if model.continuous_bias and not model.relative_position:
+        raise UserError("continuous_bias=True is a bias, which relative_position=False takes away")
+    if mixer == "attention":
+        return
+    shifts = ("pad", "none") if mixer == "mlp" else ("none",)
+    if shift not in shifts:
+        ways = " or ".join(f"shift={way!r}" for way in shifts)
+        raise UserError(f"token_mixer={mixer!r} cannot have shift={shift!r}: give {ways}")
+    if set(_implementations(model)) != {"xla"} or model.temporal_window:
+        raise UserError(
+            f"token_mixer={mixer!r} goes with attention=('xla',) and temporal_window=0 only"
+        )
+    if mixer == "mlp" and (model.cosine_attention or model.continuous_bias):
+        raise UserError(
+            "token_mixer='mlp' has no attention: cosine_attention and continuous_bias are False"
+        )
+    if mixer == "mlp" and model.small == "axis":
+        raise UserError("token_mixer='mlp' cannot use a corner of its matrices: small='axis'")
+    if mixer == "performer" and model.relative_position:
+        raise UserError(
+            "token_mixer='performer' forms no weights that a bias could be added to: give "
+            "relative_position=False (ape=True adds absolute positions)"
+        )
 
 
 def _implementations(model) -> tuple[str, ...]:
@@ -81,6 +117,7 @@ def attention_fields(model, windows: Sequence[tuple[int, ...]]) -> list[dict[str
             cosine=model.cosine_attention,
             continuous_bias=model.continuous_bias,
             qkv_bias=model.qkv_bias,
+            relative_position=model.relative_position,
             implementation=implementations[s],
         )
         for s in range(len(dims))

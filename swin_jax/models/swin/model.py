@@ -48,6 +48,13 @@ class Swin(nn.Module):
         num_classes: Outputs of the head; 0 for the pooled features.
         window_size: Window of all stages, or a tuple with one size per stage where one of them is
             itself a tuple.
+        token_mixer: The layer that mixes the tokens of a map: 'attention' in windows; 'mlp', the
+            grouped linear layer of Swin-MLP in windows; 'sliding', attention of each token to the
+            window around it; 'performer', to all tokens by random features. The last two are
+            comparisons of the first paper, see `mixers`.
+        shift: The way to shift the windows of odd blocks: 'roll' the map; 'pad' it, with one more
+            window along each axis, which is the same function, and the way of Swin-MLP; 'none'.
+        relative_position: False for attention without a position bias.
         cosine_attention, post_norm, continuous_bias:
             the choices of version 2 (`V2` is all of them), see `blocks`.
         pretrained_window_sizes: One size per stage, the windows of the pretraining, by which
@@ -85,6 +92,9 @@ class Swin(nn.Module):
     window_size: Windows = 7
     mlp_ratio: PositiveFloat = 4.0
     qkv_bias: bool = True
+    token_mixer: str = "attention"
+    shift: str = "roll"
+    relative_position: bool = True
     cosine_attention: bool = False
     post_norm: bool = False
     continuous_bias: bool = False
@@ -132,6 +142,8 @@ class Swin(nn.Module):
                 mlp_ratio=self.mlp_ratio,
                 post_norm=self.post_norm,
                 temporal_window=self.temporal_window,
+                token_mixer=self.token_mixer,
+                shift=self.shift,
                 **types,
             )
             return Stage(

@@ -6,6 +6,8 @@ SimMIM (arXiv 2206.04664).
 VARIANTS = {
     "tiny": dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
     "tiny_c24": dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(4, 8, 16, 32)),
+    "tiny_c12": dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(8, 16, 32, 64)),
+    "tiny_c6": dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(16, 32, 64, 128)),
     "small": dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
     "base": dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
     "large": dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
@@ -16,6 +18,9 @@ VARIANTS = {
 
 # The three choices that make version 2.
 V2 = dict(cosine_attention=True, post_norm=True, continuous_bias=True)
+
+# What makes a Swin-MLP of version 1.
+MLP = dict(token_mixer="mlp", shift="pad")
 
 
 def _v1() -> dict[str, dict]:
@@ -63,4 +68,20 @@ def _v2() -> dict[str, dict]:
     return presets
 
 
-PRESETS = {name: dict(num_classes=1000) | arguments for name, arguments in (_v1() | _v2()).items()}
+def _mlp() -> dict[str, dict]:
+    presets = {}
+    for variant, size, image_size in (
+        ("tiny_c24", 8, 256),
+        ("tiny_c12", 8, 256),
+        ("tiny_c6", 8, 256),
+        ("base", 7, 224),
+    ):
+        name = f"swin_mlp_{variant}_patch4_window{size}_{image_size}"
+        sizes = dict(window_size=size, image_size=image_size)
+        presets[name] = dict(VARIANTS[variant], **MLP, **sizes)
+    return presets
+
+
+PRESETS = {
+    name: dict(num_classes=1000) | arguments for name, arguments in (_v1() | _v2() | _mlp()).items()
+}

@@ -24,13 +24,15 @@ def official_buffers(model) -> dict[str, np.ndarray]:
         {name: array}: per block `attn.relative_position_index` (N, N) int64; with a continuous bias
         `attn.relative_coords_table` (1, *(2 * window - 1), axes) float32; and `attn_mask`
         (nW, N, N) float32, 0 or -100, in blocks that are shifted. The dense backbone
-        (`small='keep'`) stores no masks.
+        (`small='keep'`) stores no masks, a Swin-MLP nothing.
 
     Raises:
         UserError: A window that does not divide a stage's grid,
             which the official classifier cannot have.
     """
     buffers = {}
+    if model.token_mixer == "mlp":
+        return buffers
     scales = coordinate_windows(model)
     geometry = zip(*window_geometry.stage_geometry(model), window_geometry.stage_rules(model))
     for s, (grid, window, rule) in enumerate(geometry):

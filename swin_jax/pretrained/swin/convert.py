@@ -3,8 +3,9 @@
 Official names and shapes are those of `SwinTransformer` and `SwinTransformerV2` of
 microsoft/Swin-Transformer and of the backbone of Swin-Transformer-Semantic-Segmentation;
 `pretrained.swin.layouts` brings other layouts to them. Linear weights are transposed, convolutions
-go from (out, in, *patch) to (*patch, in, out), qkv becomes (C, 3, h, d), its biases (h, d) and
-attn.proj (h, d, C). Only the fields of a model are looked at, so that no model is imported here.
+go from (out, in, *patch) to (*patch, in, out), qkv becomes (C, 3, h, d), its biases (h, d),
+attn.proj (h, d, C), and Swin-MLP's spatial_mlp (h, from, to). Only the fields of a model are looked
+at, so that no model is imported here.
 """
 
 import math
@@ -19,6 +20,7 @@ from swin_jax.core.params import flatten, official_name, unflatten
 from swin_jax.core.sizes import per_axis
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import compare, recognize
+from swin_jax.pretrained.swin import windows
 from swin_jax.pretrained.swin.buffers import official_buffers
 from swin_jax.pretrained.swin.infer import choices, infer, sizes
 from swin_jax.pretrained.swin.layouts import from_timm, to_official_names, to_timm
@@ -82,6 +84,19 @@ def _norm_shapes(name: str, dim: int) -> dict:
 def _block_shapes(name: str, dim: int, heads: int, window: tuple[int, ...], model) -> dict:
     hidden = int(dim * model.mlp_ratio)
     shapes = _norm_shapes(f"{name}.norm1", dim)
+    if model.token_mixer == "mlp":
+        tokens = math.prod(window)
+        shapes[f"{name}.spatial_mlp.weight"] = (heads * tokens, tokens, 1)
+        shapes[f"{name}.spatial_mlp.bias"] = (heads * tokens,)
+    else:
+        shapes |= _attention_shapes(name, dim, heads, window, model)
+    shapes |= _norm_shapes(f"{name}.norm2", dim)
+    shapes |= {f"{name}.mlp.fc1.weight": (hidden, dim), f"{name}.mlp.fc1.bias": (hidden,)}
+    return shapes | {f"{name}.mlp.fc2.weight": (dim, hidden), f"{name}.mlp.fc2.bias": (dim,)}
+
+
+def _attention_shapes(name: str, dim: int, heads: int, window: tuple[int, ...], model) -> dict:
+    shapes = {}
     if model.cosine_attention:
         shapes[f"{name}.attn.logit_scale"] = (heads, 1, 1)
         if model.qkv_bias:
@@ -90,7 +105,7 @@ def _block_shapes(name: str, dim: int, heads: int, window: tuple[int, ...], mode
         shapes[f"{name}.attn.cpb_mlp.0.weight"] = (window_geometry.CPB_HIDDEN, len(window))
         shapes[f"{name}.attn.cpb_mlp.0.bias"] = (window_geometry.CPB_HIDDEN,)
         shapes[f"{name}.attn.cpb_mlp.2.weight"] = (heads, window_geometry.CPB_HIDDEN)
-    else:
+    elif model.relative_position:
         shapes[f"{name}.attn.relative_position_bias_table"] = (
             math.prod(2 * w - 1 for w in window),
             heads,
@@ -98,10 +113,7 @@ def _block_shapes(name: str, dim: int, heads: int, window: tuple[int, ...], mode
     shapes[f"{name}.attn.qkv.weight"] = (3 * dim, dim)
     if model.qkv_bias and not model.cosine_attention:
         shapes[f"{name}.attn.qkv.bias"] = (3 * dim,)
-    shapes |= {f"{name}.attn.proj.weight": (dim, dim), f"{name}.attn.proj.bias": (dim,)}
-    shapes |= _norm_shapes(f"{name}.norm2", dim)
-    shapes |= {f"{name}.mlp.fc1.weight": (hidden, dim), f"{name}.mlp.fc1.bias": (hidden,)}
-    return shapes | {f"{name}.mlp.fc2.weight": (dim, hidden), f"{name}.mlp.fc2.bias": (dim,)}
+    return shapes | {f"{name}.attn.proj.weight": (dim, dim), f"{name}.attn.proj.bias": (dim,)}
 
 
 def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
@@ -206,6 +218,21 @@ def check_sizes(state_dict: Mapping[str, np.ndarray], model) -> None:
         theirs = ", ".join(f"{name}={found[name]}" for name in wrong)
         ours = ", ".join(f"{name}={size}" for name, size in wrong.items())
         raise UserError(f"these weights are of a Swin of {theirs}, the model is one of {ours}")
+    _check_matrices(state_dict, model)
+
+
+def _check_matrices(state_dict: Mapping[str, np.ndarray], model) -> None:
+    """Raises UserError where the windows of a Swin-MLP's weights are not the model's."""
+    theirs = [windows.mlp_tokens(state_dict, s) for s in range(len(model.depths))]
+    if model.token_mixer != "mlp" or None in theirs:
+        return
+    sizes = window_geometry.stage_geometry(model)[1]
+    if theirs != [math.prod(size) for size in sizes]:
+        raise UserError(
+            f"these weights of a Swin-MLP are for windows of {theirs} tokens in its stages, the "
+            f"model has windows of {sizes}: the matrices fit one size only, keep window_size and "
+            "image_size"
+        )
 
 
 def _plain(model, name: str):
@@ -234,6 +261,11 @@ def _to_ours(name: str, value: np.ndarray, num_heads: tuple[int, ...]) -> np.nda
     value = np.asarray(value, np.float32)
     if name == "patch_embed.proj.weight":
         return np.ascontiguousarray(np.moveaxis(value, (1, 0), (-2, -1)))
+    if ".spatial_mlp." in name:
+        h = num_heads[int(name.split(".")[1])]
+        if name.endswith(".bias"):
+            return value.reshape(h, -1)
+        return np.ascontiguousarray(value.reshape(h, -1, value.shape[1]).transpose(0, 2, 1))
     if ".attn.qkv." in name or name.endswith((".attn.proj.weight", ".attn.q_bias", ".attn.v_bias")):
         h = num_heads[int(name.split(".")[1])]
         if name.endswith("qkv.bias"):
@@ -251,8 +283,10 @@ def _to_theirs(name: str, value: np.ndarray) -> np.ndarray:
     """One tensor from our layout to PyTorch's."""
     if name == "patch_embed.proj.weight":
         return np.ascontiguousarray(np.moveaxis(value, (-2, -1), (1, 0)))
-    if name.endswith((".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias")):
+    if name.endswith((".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias", ".spatial_mlp.bias")):
         return value.reshape(-1)
+    if name.endswith(".spatial_mlp.weight"):
+        return np.ascontiguousarray(value.transpose(0, 2, 1)).reshape(-1, value.shape[1], 1)
     if name.endswith(".attn.qkv.weight"):
         return np.ascontiguousarray(value.reshape(value.shape[0], -1).T)
     if name.endswith(".attn.proj.weight"):

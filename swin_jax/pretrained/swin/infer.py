@@ -61,7 +61,7 @@ def infer(
     positions = next(as_in_file, found.get("absolute_pos_embed"))
     geometry = _geometry(found, made, fields["continuous_bias"], window_size, image_size, positions)
     fc1, head = found.get("layers.0.blocks.0.mlp.fc1.weight"), found.get("head.weight")
-    first = "layers.0.blocks.0.attn."
+    first, is_mlp = "layers.0.blocks.0.attn.", fields["token_mixer"] == "mlp"
     pretrained = _pretrained(found, len(depths)) if fields["continuous_bias"] else ()
     return fields | dict(
         num_classes=0 if head is None else len(head),
@@ -72,7 +72,7 @@ def infer(
         num_heads=tuple(_heads(found, s) for s in range(len(depths))),
         pretrained_window_sizes=pretrained,
         mlp_ratio=4.0 if fc1 is None else len(fc1) / proj.shape[0],
-        qkv_bias=first + "qkv.bias" in found or first + "q_bias" in found,
+        qkv_bias=is_mlp or first + "qkv.bias" in found or first + "q_bias" in found,
         ape="absolute_pos_embed" in found,
         patch_norm="patch_embed.norm.weight" in found,
         **geometry,
@@ -80,7 +80,8 @@ def infer(
 
 
 def choices(state_dict: Mapping[str, np.ndarray]) -> dict:
-    """The arguments that tell version 1, version 2, their mixtures and the dense backbone apart.
+    """The arguments that tell version 1, version 2, their mixtures, Swin-MLP and the dense backbone
+    apart.
 
     Args:
         state_dict: State dict in official names.
@@ -96,7 +97,9 @@ def choices(state_dict: Mapping[str, np.ndarray]) -> dict:
         if (m := re.match(r"layers\.\d+\.blocks\.(\d+)\.enorm\.", name))
     ]
     outputs = {int(m[1]) for name in state_dict if (m := re.match(r"norm(\d+)\.weight", name))}
-    return dict(
+    is_mlp = "layers.0.blocks.0.spatial_mlp.weight" in state_dict
+    mixer = dict(token_mixer="mlp", shift="pad") if is_mlp else dict(token_mixer="attention")
+    return mixer | dict(
         cosine_attention=cosine,
         post_norm=post_norm,
         continuous_bias=attention + "cpb_mlp.0.weight" in state_dict,
@@ -162,6 +165,9 @@ def _heads(state_dict: Mapping, stage: int) -> int:
     ):
         if (found := windows.attention(state_dict, stage, name)) is not None:
             return found.shape[axis]
+    matrices = state_dict.get(f"layers.{stage}.blocks.0.spatial_mlp.weight")
+    if matrices is not None:
+        return len(matrices) // matrices.shape[1]
     raise UserError(
         f"cannot infer num_heads: stage {stage} has neither a bias table nor a continuous bias"
     )
@@ -211,7 +217,8 @@ def _geometry(
         return dict(
             window_size=window, image_size=image, small=_plain(made.small, per_axis(image, 2))
         )
-    if not continuous and any(table is None or table.ndim != 2 for table in rows):
+    is_mlp = all(windows.mlp_window(found, s) for s in range(len(made.depths)))
+    if not continuous and not is_mlp and any(t is None or t.ndim != 2 for t in rows):
         raise UserError(
             "cannot infer window_size and num_heads: a relative_position_bias_table is missing"
         )

@@ -1,4 +1,4 @@
-"""Swin, Swin V2 and the encoders of SimMIM as a family of `load`."""
+"""Swin, Swin V2, Swin-MLP and the encoders of SimMIM as a family of `load`."""
 
 import dataclasses
 import re
@@ -27,9 +27,9 @@ from swin_jax.pretrained.swin import config as swin_config
 from swin_jax.pretrained.swin import convert as convert_swin
 
 FIELDS = frozenset(field.name for field in dataclasses.fields(swin.Swin)) - {"parent", "name"}
-SIZES = ("embed_dim", "depths", "num_heads", "cosine_attention", "continuous_bias")
-# What presets of the first version leave out; a file of version 2 differs in it.
-V1 = dict(cosine_attention=False, continuous_bias=False)
+SIZES = ("embed_dim", "depths", "num_heads", "token_mixer", "cosine_attention", "continuous_bias")
+# What presets of the first version leave out; a file of version 2, or of Swin-MLP, differs in it.
+V1 = dict(token_mixer="attention", cosine_attention=False, continuous_bias=False)
 
 
 def names() -> list[str]:

@@ -1,4 +1,4 @@
-"""Addresses of the official weights of Swin, Swin V2 and SimMIM.
+"""Addresses of the official weights of Swin, Swin V2, Swin-MLP and SimMIM.
 
 Files of microsoft/Swin-Transformer and of the SimMIM papers (all MIT license, Microsoft), and the
 same weights as timm keeps them on the Hugging Face hub.
@@ -79,6 +79,13 @@ def _swin_v2() -> dict[str, Weights]:
     return table
 
 
+def _swin_mlp() -> dict[str, Weights]:
+    sizes = ("tiny_c24_patch4_window8_256", "tiny_c12_patch4_window8_256")
+    sizes += ("tiny_c6_patch4_window8_256", "base_patch4_window7_224")
+    names = [f"swin_mlp_{size}" for size in sizes]
+    return {name: Weights(f"{RELEASES}/v1.0.5/{name}.pth") for name in names}
+
+
 def _simmim_v1() -> dict[str, Weights]:
     """The files that README.md of microsoft/SimMIM links to, by the names of their configs."""
     names = [
@@ -123,7 +130,7 @@ def _simmim_v2() -> dict[str, Weights]:
     return table
 
 
-WEIGHTS: Mapping[str, Weights] = _swin_v1() | _swin_v2() | _simmim_v1() | _simmim_v2()
+WEIGHTS: Mapping[str, Weights] = _swin_v1() | _swin_v2() | _swin_mlp() | _simmim_v1() | _simmim_v2()
 
 
 def canonical_name(name: str) -> str | None:

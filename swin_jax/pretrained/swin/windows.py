@@ -23,8 +23,24 @@ def attention(found: Mapping[str, np.ndarray], stage: int, name: str) -> np.ndar
     return found.get(f"layers.{stage}.blocks.0.attn.{name}")
 
 
+def mlp_tokens(found: Mapping[str, np.ndarray], stage: int) -> int | None:
+    """The tokens in a window of a stage, which the matrices of a Swin-MLP tell; None without them.
+    `found` is in official names.
+    """
+    matrices = found.get(f"layers.{stage}.blocks.0.spatial_mlp.weight")
+    return None if matrices is None else matrices.shape[1]
+
+
+def mlp_window(found: Mapping[str, np.ndarray], stage: int) -> Window | None:
+    """The window of a stage of a Swin-MLP: the square of its tokens, where that is a window."""
+    tokens = mlp_tokens(found, stage)
+    side = math.isqrt(tokens or 0)
+    return (side, side) if tokens and side * side == tokens else None
+
+
 def read_buffers(found: Mapping[str, np.ndarray], stages: int) -> list[Window | None]:
-    """The window of each stage that its buffers tell; None for a stage without.
+    """The window of each stage that its buffers tell, or the matrices of a Swin-MLP; None for a
+    stage without.
 
     Args:
         found: A state dict in official names, with its buffers.
@@ -39,8 +55,10 @@ def read_buffers(found: Mapping[str, np.ndarray], stages: int) -> list[Window | 
         index = attention(found, stage, "relative_position_index")
         if coordinates is not None:
             windows.append(per_axis(buffers.read_coordinates(coordinates)[0], 2))
+        elif index is not None:
+            windows.append(buffers.read_index(index))
         else:
-            windows.append(None if index is None else buffers.read_index(index))
+            windows.append(mlp_window(found, stage))
     return windows
 
 

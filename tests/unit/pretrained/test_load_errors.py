@@ -31,7 +31,6 @@ RECOGNIZED = {
     "CLIP": "not a whole CLIP",
     "CLIP ": "not a whole CLIP",
     "the image tower of Hugging Face's CLIP": "not a whole CLIP",
-    "Swin-MLP": "these weights look like Swin-MLP",
     "FocalNet": "these weights look like FocalNet",
     "BLIP": "these weights look like BLIP, not like a CLIP",
     "EVA-CLIP": "these weights look like EVA-CLIP, not like a CLIP",

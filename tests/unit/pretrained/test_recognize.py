@@ -18,7 +18,6 @@ FILES = {
     "StyleGAN ": ["mapping.fc0.weight", "synthesis.b8.conv1.affine.weight"],
     "StyleGAN3": ["mapping.fc0.weight", "synthesis.input.freqs", "synthesis.L0_36_512.affine.weight"],
     "ArcFace's IR-SE50 or e4e": ["input_layer.0.weight", "body.0.res_layer.1.weight", "body.0.res_layer.5.fc1.weight"],
-    "Swin-MLP": ["patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.spatial_mlp.weight"],
     "Swin-MoE": ["layers.0.blocks.0.norm1.weight", "layers.2.blocks.1.mlp._moe_layer.experts.batched_fc1_w"],
     "Swin2SR": [
         "swin2sr.embeddings.patch_embeddings.projection.weight",

@@ -28,6 +28,11 @@ SIZES = {
     "swin_large_patch4_window7_224_22kto1k": (196_532_476, 34.487),
     "swin_large_patch4_window12_384_22k": (228_768_133, None),
     "swin_large_patch4_window12_384_22kto1k": (196_735_516, 103.952),
+    # Rounded, the millions and the GFLOPs of the official README: 20 M, 21 M, 23 M, 61 M; 4.0, 4.0, 4.0, 10.4.
+    "swin_mlp_tiny_c24_patch4_window8_256": (20_386_632, 4.032),
+    "swin_mlp_tiny_c12_patch4_window8_256": (21_152_072, 4.032),
+    "swin_mlp_tiny_c6_patch4_window8_256": (22_682_952, 4.032),
+    "swin_mlp_base_patch4_window7_224": (60_659_416, 10.42),
     "swinv2_tiny_patch4_window8_256": (28_347_154, 5.926),
     "swinv2_small_patch4_window8_256": (49_728_418, 11.515),
     "swinv2_base_patch4_window8_256": (87_918_816, 20.286),

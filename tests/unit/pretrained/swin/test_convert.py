@@ -29,6 +29,11 @@ VARIATIONS = [
     dict(swin.V2, qkv_bias=False, depths=(2, 4), main_norm_every=3, pretrained_window_sizes=(6, 3)),
     dict(small="keep", window_size=12, out_norms=(0, 1)),
     dict(swin.V2, small="keep", window_size=5, out_norms=(1,), num_classes=7, ape=False),
+    swin.MLP,
+    dict(swin.MLP, image_size=(16, 32), window_size=(2, 4), patch_size=(2, 4), ape=False),
+    dict(relative_position=False, shift="none"),
+    dict(token_mixer="sliding", shift="none"),
+    dict(token_mixer="performer", shift="none", relative_position=False),
 ]
 CHOICES = ("cosine_attention", "post_norm", "continuous_bias")
 VARIATIONS += [dict(zip(CHOICES, values)) for values in itertools.product((False, True), repeat=3)]
@@ -190,6 +195,9 @@ def test_wrong_weights_are_listed_whole():
         (swin.V2, {}, "make the model with cosine_attention=True, post_norm=True, continuous_bias=True: "),
         ({}, swin.V2, "make the model with cosine_attention=False, post_norm=False, continuous_bias=False: "),
         (dict(small="keep", out_norms=(0, 1)), {}, r"make the model with out_norms=\(0, 1\): "),
+        (swin.MLP, {}, "make the model with token_mixer='mlp', shift='pad': "),
+        ({}, swin.MLP, "make the model with token_mixer='attention': "),
+        (swin.MLP, dict(swin.MLP, window_size=8), r"windows of \[16, 16\] tokens .* keep window_size and image_size"),
     ],
     ids=str,
 )
@@ -244,7 +252,13 @@ def test_the_number_of_entries_is_that_of_the_official_file(name, entries):
 
 @pytest.mark.parametrize("buffers", [True, False])
 @pytest.mark.parametrize(
-    "name", ["swin_tiny_patch4_window7_224", "swin_large_patch4_window12_384_22k", "swin_tiny_c24_patch4_window8_256"]
+    "name",
+    [
+        "swin_tiny_patch4_window7_224",
+        "swin_large_patch4_window12_384_22k",
+        "swin_tiny_c24_patch4_window8_256",
+        *(name for name in swin.PRESETS if name.startswith("swin_mlp_")),
+    ],
 )
 def test_presets_are_inferred_from_shapes(name, buffers):
     model = swin.Swin(**swin.PRESETS[name])

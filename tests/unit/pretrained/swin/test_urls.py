@@ -33,6 +33,8 @@ def test_urls_are_the_published_ones():
         "swin_base_patch4_window12_384": "v1.0.0/swin_base_patch4_window12_384.pth",
         "swin_large_patch4_window12_384_22kto1k": "v1.0.0/swin_large_patch4_window12_384_22kto1k.pth",
         "swin_tiny_c24_patch4_window8_256": "v1.0.5/swin_tiny_c24_patch4_window8_256.pth",
+        "swin_mlp_tiny_c6_patch4_window8_256": "v1.0.5/swin_mlp_tiny_c6_patch4_window8_256.pth",
+        "swin_mlp_base_patch4_window7_224": "v1.0.5/swin_mlp_base_patch4_window7_224.pth",
         "swinv2_small_patch4_window16_256": "v2.0.0/swinv2_small_patch4_window16_256.pth",
         "swinv2_large_patch4_window12_192_22k": "v2.0.0/swinv2_large_patch4_window12_192_22k.pth",
         "swinv2_base_patch4_window12to24_192to384_22kto1k_ft": (
@@ -40,7 +42,7 @@ def test_urls_are_the_published_ones():
         ),
     }.items():
         assert files[name] == file
-    assert len(set(files.values())) == len(files) == 17 + 12
+    assert len(set(files.values())) == len(files) == 17 + 12 + 4
 
 
 def test_simmims_files_are_the_published_ones():

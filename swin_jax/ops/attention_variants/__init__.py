@@ -1,0 +1,1 @@
+"""Attention that is not inside fixed windows: what Swin Transformer is compared with."""
