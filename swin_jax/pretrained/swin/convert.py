@@ -192,11 +192,10 @@ def _check(state_dict: Mapping, model) -> None:
     check_sizes(state_dict, model)
     advice = ""
     if "layers.0.blocks.0.norm1.weight" in state_dict:
-        fields = {
-            name: value
-            for name, value in choices(state_dict).items()
-            if value != _plain(model, name)
-        }
+        told = choices(state_dict)
+        if model.token_mixer == "mlp":
+            told = dict(token_mixer="attention") | told
+        fields = {name: value for name, value in told.items() if value != _plain(model, name)}
         arguments = ", ".join(f"{name}={value!r}" for name, value in fields.items())
         advice = f"; make the model with {arguments}" if fields else ""
     raise UserError(f"these weights are not for {_describe(model)}{advice}: {report}")

@@ -61,7 +61,7 @@ def infer(
     positions = next(as_in_file, found.get("absolute_pos_embed"))
     geometry = _geometry(found, made, fields["continuous_bias"], window_size, image_size, positions)
     fc1, head = found.get("layers.0.blocks.0.mlp.fc1.weight"), found.get("head.weight")
-    first, is_mlp = "layers.0.blocks.0.attn.", fields["token_mixer"] == "mlp"
+    first, is_mlp = "layers.0.blocks.0.attn.", "token_mixer" in fields
     pretrained = _pretrained(found, len(depths)) if fields["continuous_bias"] else ()
     return fields | dict(
         num_classes=0 if head is None else len(head),
@@ -98,7 +98,7 @@ def choices(state_dict: Mapping[str, np.ndarray]) -> dict:
     ]
     outputs = {int(m[1]) for name in state_dict if (m := re.match(r"norm(\d+)\.weight", name))}
     is_mlp = "layers.0.blocks.0.spatial_mlp.weight" in state_dict
-    mixer = dict(token_mixer="mlp", shift="pad") if is_mlp else dict(token_mixer="attention")
+    mixer = dict(token_mixer="mlp", shift="pad") if is_mlp else {}
     return mixer | dict(
         cosine_attention=cosine,
         post_norm=post_norm,

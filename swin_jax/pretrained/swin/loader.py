@@ -28,8 +28,9 @@ from swin_jax.pretrained.swin import convert as convert_swin
 
 FIELDS = frozenset(field.name for field in dataclasses.fields(swin.Swin)) - {"parent", "name"}
 SIZES = ("embed_dim", "depths", "num_heads", "token_mixer", "cosine_attention", "continuous_bias")
-# What presets of the first version leave out; a file of version 2, or of Swin-MLP, differs in it.
-V1 = dict(token_mixer="attention", cosine_attention=False, continuous_bias=False)
+# What presets of the first version leave out; a file of version 2 differs in it.
+V1 = dict(cosine_attention=False, continuous_bias=False)
+ATTENTION = dict(token_mixer="attention")  # the same for files of Swin-MLP
 
 
 def names() -> list[str]:
@@ -54,7 +55,7 @@ def find(word: str) -> str | None:
 def preset(word: str) -> dict:
     """Arguments of the Swin that a word means."""
     name = find(word)
-    return V1 | (swin.PRESETS[name] if name in swin.PRESETS else _simmim_preset(name))
+    return ATTENTION | V1 | (swin.PRESETS[name] if name in swin.PRESETS else _simmim_preset(name))
 
 
 def _simmim_preset(name: str) -> dict:
@@ -96,7 +97,7 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
         size[1:] if isinstance(size, (tuple, list)) and len(size) == 3 else size
         for size in map(known.get, ("window_size", "image_size"))
     )
-    return infer.infer(arrays, window, image)
+    return ATTENTION | infer.infer(arrays, window, image)
 
 
 def configured(weights: Weights) -> dict:
