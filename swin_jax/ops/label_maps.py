@@ -103,10 +103,12 @@ class View:
         Returns:
             float32 (stop - start, W, K), mirrored back.
         """
-        above, below, down = _neighbors(self.size[0], size[0], start, stop)
-        first = above[0]
-        found = self._seen(first, below[-1] + 1)
-        if size[0] != self.size[0]:
+        if size[0] == self.size[0]:
+            found = self._seen(start, stop)
+        else:
+            above, below, down = _neighbors(self.size[0], size[0], start, stop)
+            first = above[0]
+            found = self._seen(first, below[-1] + 1)
             found = _blend(found, above - first, below - first, down, axis=0)
         if size[1] != self.size[1]:
             found = _blend(found, *_neighbors(self.size[1], size[1], 0, size[1]), axis=1)

@@ -13,6 +13,7 @@ import numpy as np
 
 from swin_jax.pretrained import compare
 from swin_jax.pretrained.files import choose
+from swin_jax.pretrained.swin import layouts
 
 # The first convolution: the official and timm's, transformers', torchvision's.
 _FIRST = (
@@ -36,13 +37,13 @@ def unwrap(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray],
 
     Returns:
         ({name: array}, lines that say what was chosen and left out). Where no Swin lies under a
-        wrapper, only the prefixes of all names are taken off.
+        wrapper, and of a whole segmenter, only the prefixes of all names are taken off.
 
     Raises:
         UserError: Several Swins, and the rule of `files.choose` does not tell which is meant.
     """
     names = compare.strip_wrappers(state_dict)
-    swins = _swins(names)
+    swins = {} if layouts.is_segmenter(names) else _swins(names)
     if not swins or set(swins.values()) == {""} or any(re.match(_CLIP, name) for name in names):
         return names, ()
     chosen = choose.preferred(swins)

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,6 +20,7 @@ from swin_jax.train import checkpoint
 from swin_jax.train.setup import once_options
 
 _LISTED = 4  # mis-shaped keys in a message
+_NAMED = 8  # parameters that a report names one by one
 # Parameters whose rows lie as a field of their module says, which equal shapes do not tell.
 _LAID_OUT = {
     "window_size": re.compile("relative_position_bias_table$"),
@@ -95,12 +97,38 @@ class InitFrom:
             for path in found.keys() | wanted.keys()
             if self.backbone and re.search(self.head, path)
         )
+        kept = self._kept(left, found, wanted)
         found = {path: array for path, array in found.items() if path not in left}
-        _check_fit(
-            self.path, found, {path: leaf for path, leaf in wanted.items() if path not in left}
-        )
-        kept = f", left at initialization: {', '.join(left)}" if left else ""
+        expected = {path: leaf for path, leaf in wanted.items() if path not in left}
+        absent = expected.keys() - found.keys()
+        only_head = found.keys() <= expected.keys() and all(re.search(self.head, x) for x in absent)
+        if absent and only_head:
+            raise UserError(
+                f"{self.path} has a backbone only, and lacks {_listed(absent)}: "
+                "--config.init_from.backbone=True leaves them at initialization"
+            )
+        _check_fit(self.path, found, expected)
         return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"
+
+    def _kept(self, left: list[str], found: dict[str, Any], wanted: dict[str, Any]) -> str:
+        """What the report says of the parameters that are left at initialization."""
+        if not left:
+            return ""
+        said = f", left at initialization: {_listed(left)}"
+        ours = [path for path in left if path in wanted]
+        fits = (np.shape(found.get(path)) == tuple(wanted[path].shape) for path in ours)
+        if ours and all(fits):
+            said += " (the weights have them too: --config.init_from.backbone=False takes them)"
+        return said
+
+
+def _listed(paths: Iterable[str]) -> str:
+    """Paths of parameters; if they are many, the modules that they begin with and their numbers."""
+    paths = sorted(paths)
+    if len(paths) <= _NAMED:
+        return ", ".join(paths)
+    modules = Counter(path.removeprefix("batch_stats/").partition("/")[0] for path in paths)
+    return ", ".join(f"{module} ({count})" for module, count in modules.items())
 
 
 @dataclasses.dataclass(frozen=True)

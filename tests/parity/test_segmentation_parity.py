@@ -1,6 +1,7 @@
 """UPerNet against the official code: every output, loss, gradient and running statistic of the cases in
 tests/golden/segmentation."""
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from swin_jax.models.segmentation import make_upernet
+from swin_jax.ops import label_maps
+from swin_jax.ops.label_maps import WHOLE, Method
 from swin_jax.ops.resampling import resize_bilinear
 from swin_jax.pretrained.segmentation import convert
 
@@ -19,6 +22,7 @@ golden = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(golden)
 
 CASES = {path.stem: golden.load(path) for path in sorted(GOLDEN.glob("segmentation/*.json"))}
+INFERRED = [name for name, case in CASES.items() if "slide_logits" in case.output_names]
 TRAINED = [name for name, case in CASES.items() if "loss_decode" in case.output_names]
 # Fields of the official backbone and its heads -> ours.
 BACKBONE = {"pretrain_img_size": "image_size", "in_chans": "in_channels"}
@@ -90,7 +94,7 @@ def actual_outputs(case):
 
 
 def test_there_are_cases():
-    assert len(TRAINED) >= 2 and "upernet_inference" in CASES
+    assert len(TRAINED) >= 2 and INFERRED
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -114,3 +118,47 @@ def test_weights_and_architecture_come_back_as_they_were(name):
     told = convert.infer(state_dict, dict(image_size=model.backbone.image_size))
     rates = dict(dropout_rate=model.dropout_rate, drop_path_rate=model.backbone.drop_path_rate)
     assert make_upernet(**told | rates) == model
+
+
+@functools.cache
+def predict_of(name):
+    """The network of a case, (1, h, w, 3) -> (1, h / 4, w / 4, K)."""
+    model = make_model(CASES[name].config)
+    variables = convert.from_official(CASES[name].state_dict(), model)
+    apply = jax.jit(lambda image: model.apply(variables, image)["logits"])
+    return lambda image: apply(image)
+
+
+def seen(case, name):
+    """An input as the network takes it, (H, W, 3)."""
+    return case.input(name)[0].transpose(1, 2, 0)
+
+
+def check(case, name, found):
+    found = np.asarray(found).transpose(2, 0, 1)[None] if np.ndim(found) == 3 else found
+    assert case.error(name, found) <= case.tolerance(name), (name, case.error(name, found))
+
+
+@pytest.mark.parametrize("name", INFERRED)
+def test_windows_slide_as_in_the_official_code(name):
+    case, config = CASES[name], CASES[name].config["slide"]
+    method = Method(mode="slide", crop=tuple(config["crop_size"]), stride=tuple(config["stride"]))
+    image = seen(case, "image")
+    view = label_maps.view(predict_of(name), image, method)
+    check(case, "slide_logits", view.rows(image.shape[:2], 0, image.shape[0]))
+    check(case, "slide_probabilities", label_maps.probabilities([view], case.full_shape("slide_probabilities")[2:]))
+
+
+@pytest.mark.parametrize("name", INFERRED)
+def test_scales_and_mirrored_pictures_are_averaged_as_in_the_official_code(name):
+    case, predict = CASES[name], predict_of(name)
+    size = case.full_shape("aug_prediction")
+    # Mirrored inputs are given as they are, so that nothing is left to mirror but the result.
+    views = []
+    for given in (given for given in case.input_names if given.startswith("image_")):
+        mirrored = given.endswith("_flipped")
+        image = seen(case, given)[:, ::-1] if mirrored else seen(case, given)
+        views.append(label_maps.view(predict, image, WHOLE, mirrored))
+    assert len(views) == len(case.config["aug"]["ratios"]) * (1 + case.config["aug"]["flip"])
+    check(case, "aug_probabilities", label_maps.probabilities(views, size))
+    np.testing.assert_array_equal(label_maps.labels(views, size), case.expected("aug_prediction"))

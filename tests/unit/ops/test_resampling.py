@@ -1,5 +1,6 @@
 """Resampling by matrices, against what each is defined as."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from swin_jax.ops.resampling import (
     adaptive_average,
+    adaptive_average_pool,
     align_corners,
     area,
     bicubic,
@@ -14,6 +16,7 @@ from swin_jax.ops.resampling import (
     half_pixels,
     resample,
     resample_bytes,
+    resize_bilinear,
 )
 
 RNG = np.random.default_rng(0)
@@ -110,3 +113,15 @@ def test_half_pixels_are_interpolated_between_centers():
     np.testing.assert_allclose(half_pixels(3, 6) @ line, [1, 1.25, 1.75, 2.5, 3.5, 4], rtol=1e-12)
     np.testing.assert_allclose(half_pixels(3, 2) @ line, [1.25, 3.5], rtol=1e-12)
     assert np.array_equal(half_pixels(5, 5), np.eye(5))
+
+
+@pytest.mark.parametrize("size", [(6, 3), (4, 9), (1, 1), (5, 7)])
+@pytest.mark.parametrize("resize, matrix", [(resize_bilinear, half_pixels), (adaptive_average_pool, adaptive_average)])
+def test_maps_are_resized_and_pooled_by_their_matrices_forward_and_backward(resize, matrix, size):
+    image, weights = RNG.normal(size=(2, 5, 7, 3)), RNG.normal(size=(2, *size, 3))
+    rows, columns = matrix(5, size[0]), matrix(7, size[1])
+    found, back = jax.vjp(lambda x: resize(x, size), jnp.asarray(image, jnp.float32))
+    np.testing.assert_allclose(found, np.einsum("ih,bhwc,jw->bijc", rows, image, columns), atol=2e-6)
+    gradient = np.einsum("ih,bijc,jw->bhwc", rows, weights, columns)
+    np.testing.assert_allclose(back(jnp.asarray(weights, jnp.float32))[0], gradient, atol=2e-6)
+    assert resize(jnp.asarray(image, jnp.bfloat16), size).dtype == jnp.bfloat16

@@ -1,0 +1,85 @@
+"""Pictures of any size to labels of the same size, with few programs."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import swin_jax
+from swin_jax.core.errors import UserError
+from swin_jax.inference import segmentation
+from swin_jax.inference.segmentation import Method, segment
+from swin_jax.models.segmentation import make_upernet
+from swin_jax.ops.resampling import resize_bilinear
+from swin_jax.pretrained.segmentation import convert
+
+RNG = np.random.default_rng(0)
+FIELDS = dict(embed_dim=8, depths=(1, 1), num_heads=(1, 1), window_size=4, image_size=16, num_classes=5)
+MODEL = make_upernet(**FIELDS, channels=8, auxiliary_channels=0, pool_scales=(1, 2))
+VARIABLES = convert.from_official(
+    {
+        name: np.abs(values) if name.endswith("running_var") else values
+        for name, shape in convert.official_shapes(MODEL).items()
+        for values in [RNG.normal(size=shape, scale=np.prod(shape[1:]) ** -0.5).astype(np.float32)]
+    },
+    MODEL,
+)
+PREPARED = swin_jax.preprocess("upernet_swin_tiny_patch4_window7_512x512", scale=(64, 16))
+SLIDE = Method(mode="slide", crop=16, stride=8)
+
+
+def picture(height, width):
+    return RNG.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def programs():
+    return segmentation._predict(MODEL)._cache_size()
+
+
+def test_whole_pictures_have_two_resizes():
+    image = picture(26, 35)
+    found = segment(MODEL, VARIABLES, image, preprocess=PREPARED)
+    small = PREPARED(image)
+    assert small.shape == (1, 16, 22, 3)
+    logits = segmentation._predict(MODEL)(VARIABLES, small)
+    wanted = resize_bilinear(resize_bilinear(logits, (16, 22)), (26, 35))[0]
+    assert found.shape == (26, 35) and found.dtype == np.uint8
+    np.testing.assert_array_equal(found, wanted.argmax(-1))
+    both = segmentation.probabilities(MODEL, VARIABLES, image, preprocess=PREPARED)
+    np.testing.assert_allclose(both, jax.nn.softmax(wanted), atol=1e-5)
+
+
+def test_sliding_compiles_one_program_for_pictures_of_any_size(tmp_path):
+    before = programs()
+    images = [picture(26, 35), picture(40, 20), picture(16, 61), Image.fromarray(picture(33, 33))]
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    found = segment(MODEL, VARIABLES, [*images, tmp_path / "a.png"], SLIDE, PREPARED)
+    assert [labels.shape for labels in found] == [(26, 35), (40, 20), (16, 61), (33, 33), (26, 35)]
+    np.testing.assert_array_equal(found[0], found[-1])
+    assert programs() == before + 1
+
+
+def test_ratios_change_the_size_and_flips_mirror():
+    passes, size = segmentation.views(MODEL, VARIABLES, picture(64, 64), Method(ratios=(1, 1.5), flip=True), PREPARED)
+    assert [(one.size, one.mirrored) for one in passes] == [
+        ((16, 16), False), ((16, 16), True), ((24, 24), False), ((24, 24), True)
+    ]  # fmt: skip
+    assert size == (64, 64)
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (7, 3)])
+def test_tiny_pictures_are_segmented(height, width):
+    whole = PREPARED.replace(scale=(16, 16))
+    assert segment(MODEL, VARIABLES, picture(height, width), preprocess=whole).shape == (height, width)
+
+
+def test_what_cannot_be_segmented_is_refused():
+    with pytest.raises(UserError, match="segment needs a segmenter"):
+        segment(MODEL.backbone, VARIABLES, picture(8, 8))
+    with pytest.raises(UserError, match="given no pictures"):
+        segment(MODEL, VARIABLES, [])
+    with pytest.raises(UserError, match="these variables are of another model: params/decode_head/conv_seg"):
+        segment(make_upernet(**FIELDS | dict(num_classes=6), channels=8, auxiliary_channels=0, pool_scales=(1, 2)),
+                VARIABLES, picture(8, 8))  # fmt: skip
+    with pytest.raises(UserError, match="need a preparation with a scale"):
+        segment(MODEL, VARIABLES, picture(8, 8), Method(ratios=(2.0,)), lambda image: image[None] / 255)
