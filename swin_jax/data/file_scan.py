@@ -101,9 +101,7 @@ def scan(
                 pool.shutdown(cancel_futures=True)
     except OSError as error:
         if storage.is_unwritable(error):
-            raise UnfinishedError(
-                _unfinished(f"write {report}", storage.reason(error))
-            ) from error
+            raise UnfinishedError(_unfinished(f"write {report}", storage.reason(error))) from error
         raise UserError(
             f"cannot write the report {report} ({error.strerror}): give another --report=FILE"
         ) from error

@@ -288,9 +288,7 @@ class _EvalBatches:
         found = {i: self._read(i) for i in dict.fromkeys(records)}
         left_out = {i for i, example in found.items() if example is None}
         if left_out:  # another record gives their rows the right shapes, and weighs nothing there
-            stand_in = next((example for example in found.values() if example is not None), None)
-            stand_in = stand_in or unreadable.stand_in(self.source, min(left_out), self.transform)
-            found |= dict.fromkeys(left_out, stand_in)
+            found |= dict.fromkeys(left_out, self._stand_in(part, found))
         real = np.array([row < len(part) for row in self.rows])
         out = np.array([i in left_out for i in records])
         batch = _stack([found[i] for i in records])
@@ -298,6 +296,16 @@ class _EvalBatches:
         batch["bad"] = (real & out).astype(np.uint8)
         batch["weight"] = (real & ~out).astype(np.float32)
         return batch
+
+    def _stand_in(self, part: Sequence[int], found: dict[int, Any]) -> dict[str, Any]:
+        """A readable record, of the same batch if it has one: those of others may have another
+        size, and rows of other processes would not fit.
+        """
+        for record in part:
+            example = found[record] if record in found else self._read(record)
+            if example is not None:
+                return example
+        return unreadable.stand_in(self.source, int(part[-1]), self.transform)
 
     def _read(self, index: int) -> dict[str, Any] | None:
         return unreadable.read_for_evaluation(self.source, index, self.transform, self.policy)

@@ -71,9 +71,11 @@ class SeveralSizes:
     def groups(self) -> dict[Shape, tuple[list[int], Shape]]:
         """{(H, W) of the network's input: (records, the largest height and width of a label)}.
 
-        Reads the head of every file, once. Raises UserError for one that cannot be read.
+        Reads the head of every file, once. A file whose head cannot be read, where such records are
+        left out, is in any group. Raises UserError for one where they are not.
         """
         found: dict[Shape, tuple[list[int], Shape]] = {}
+        unknown = []
         with (
             ThreadPoolExecutor(_THREADS) as pool,
             Progress(self.num_examples, "sizes", show=self.num_examples > 1000) as bar,
@@ -81,11 +83,18 @@ class SeveralSizes:
             sizes = pool.map(functools.partial(_size, self.data), range(self.num_examples))
             for record, size in enumerate(sizes):
                 bar.update()
+                if size is None:
+                    unknown.append(record)
+                    continue
                 fitted = size if self.scale is None else fitted_size(size, self.scale)
                 records, largest = found.setdefault(fitted, ([], size))
                 records.append(record)
                 found[fitted] = records, (max(largest[0], size[0]), max(largest[1], size[1]))
-        return dict(sorted(found.items()))
+        if not found:
+            raise UserError("no picture of the data set can be read; check it")
+        found = dict(sorted(found.items()))
+        next(iter(found.values()))[0].extend(unknown)
+        return found
 
     def batches(self, batch_size: int, rows: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
         """Yields batches as `EvalData.batches` does, each of one size of `image`.
@@ -104,8 +113,10 @@ class SeveralSizes:
         return data.batches_of(parts, batch_size, rows)
 
 
-def _size(data: EvalData, record: int) -> Shape:
-    """(H, W) of a picture, by the head of its file where the source tells it."""
+def _size(data: EvalData, record: int) -> Shape | None:
+    """(H, W) of a picture, by the head of its file where the source tells it; None where it cannot
+    be read and is left out.
+    """
     source = data.source
     while isinstance(source, Relabeled):  # the same pictures
         source = source.source
@@ -115,9 +126,12 @@ def _size(data: EvalData, record: int) -> Shape:
         height, width = source[record]["label"].shape
         return height, width
     except unreadable.CAUSES as error:
+        if unreadable.may_leave_out(data):
+            return None
         raise UserError(
             f"{source.record_name(record)} cannot be read ({unreadable.describe(error)}); an "
-            "evaluation needs the size of every picture: repair or remove it"
+            "evaluation needs every picture: repair or remove it, or leave unreadable ones out "
+            "with unreadable='leave_out' of its data"
         ) from error
 
 

@@ -106,6 +106,8 @@ def test_zero_may_stand_for_everything_else(root):
     source = read(root, reduce_zero_label=True)
     expected = label(0).astype(int) - 1
     np.testing.assert_array_equal(source[0]["label"], np.where(expected < 0, IGNORED, expected))
+    save(root, "b.png", np.full(SIZE, IGNORED, np.uint8))
+    assert (read(root, reduce_zero_label=True)[1]["label"] == IGNORED).all()
     # The message has the number that is in the file.
     save(root, "a.png", np.full(SIZE, 3, np.uint8))
     refused(root, "a.png: it has the label 3, and there are 2 classes, 1 to 2", reduce_zero_label=True)
@@ -197,6 +199,8 @@ def test_an_image_without_a_label_is_named_with_the_label_that_differs_in_case_o
     assert "give label_suffix='_mask'" in text
     os.rename(root / "labels/train/b_mask.png", root / "labels/train/b.jpg.png")
     refused(root, "b.jpg (b.jpg.png ends in '.jpg')")
+    os.rename(root / "labels/train/b.jpg.png", root / "labels/train/b2.png")  # another name
+    assert "b2.png" not in refused(root, "b.jpg")
 
 
 def test_ends_of_names_pair_files_and_leave_others_out(root):

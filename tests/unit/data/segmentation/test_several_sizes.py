@@ -86,6 +86,45 @@ def test_a_picture_without_a_size_is_named():
         several(source).groups  # noqa: B018
 
 
+@dataclasses.dataclass(frozen=True)
+class Damaged(Heads):
+    """The same, where some heads, and of others what follows, cannot be read."""
+
+    heads: tuple = ()
+    others: tuple = ()
+
+    def image_size(self, index):
+        if index in self.heads:
+            raise UnreadableError("no head")
+        return self.sizes[index]
+
+    def __getitem__(self, index):
+        if index in (*self.heads, *self.others):
+            raise UnreadableError("no picture")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("damage", [((3,), ()), ((), (0, 1)), ((2, 5), (3,)), ((), (2,)), ((0, 1, 3, 4), ())])
+def test_unreadable_pictures_are_left_out_and_processes_have_rows_of_one_size(damage):
+    source = Damaged(heads=damage[0], others=damage[1])
+    data = several(source)
+    data = dataclasses.replace(data, data=dataclasses.replace(data.data, unreadable="leave_out"))
+    seen = []
+    rows = [list(data.batches(2, [row])) for row in (0, 1)]
+    for first, second in zip(*rows, strict=True):
+        assert first["image"].shape == second["image"].shape
+        for batch in (first, second):
+            seen += batch["record"][batch["weight"] > 0].tolist()
+    assert sorted(seen) == sorted({*range(6)} - {*damage[0], *damage[1]})
+
+
+def test_a_set_without_a_readable_picture_is_refused():
+    data = several(Damaged(heads=tuple(range(6))))
+    data = dataclasses.replace(data, data=dataclasses.replace(data.data, unreadable="leave_out"))
+    with pytest.raises(UserError, match="no picture of the data set can be read"):
+        data.groups  # noqa: B018
+
+
 def test_labels_of_another_set_keep_the_groups():
     data = several(Pictures()).with_classes((5, 4, 3, 2, 1, 0), tuple("fedcba"))
     assert data.class_names == tuple("fedcba") and data.num_examples == 6

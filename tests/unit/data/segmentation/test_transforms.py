@@ -77,8 +77,8 @@ def test_hue_saturation_and_value_are_those_of_opencv():
 
 def test_colors_of_hue_saturation_and_value_are_those_of_opencv():
     saturation, hue, value = np.meshgrid(LEVELS, np.arange(180), LEVELS, indexing="ij")
-    lines = (array.reshape(104, 4680) for array in (hue, saturation, value))  # 4680 is no multiple of 32
-    assert zlib.crc32(np.ascontiguousarray(photometric.to_rgb(*lines))) == 1693141139
+    lines = (array.reshape(208, 2340) for array in (hue, saturation, value))  # 2340 is no multiple of 32
+    assert zlib.crc32(np.ascontiguousarray(photometric.to_rgb(*lines))) == 2347277937
 
 
 def test_bilinear_interpolation_is_that_of_opencv():
