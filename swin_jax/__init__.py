@@ -73,35 +73,37 @@ def load(
             positions of another window or image size: 'bicubic' or 'geometric', see
             `swin_jax.pretrained.swin.resize`; a continuous bias (Swin V2) is computed again
             instead. For a CLIP, another image size or longer texts: 'bilinear' or 'bicubic', see
-            `swin_jax.pretrained.clip.resize`. For a Video Swin, another window: 'bicubic'. Any
-            other word is refused; one of these has no effect where everything fits.
+            `swin_jax.pretrained.clip.resize`. For a Video Swin, another window: 'bicubic'; for an
+            UPerNet the same as for a Swin. Any other word is refused; one of these has no effect
+            where everything fits.
         key: The weights to take from a file that holds several: an entry of a checkpoint such as
             'model_ema', or the first part of names such as 'teacher' or 'student.backbone'. By
             default trained weights are preferred to their average and a teacher to its student, but
             the average of a generator to both networks (key='d' or 'D' takes its discriminator),
             which a warning says; where that does not decide, the error lists what there is.
-        **overrides: Arguments of `models.swin.Swin`, `models.clip.make_clip` or
-            `models.video_swin.make_video_swin` that replace the model's. For another `num_classes`
-            the head is zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the
-            maps are fresh; a warning says so, and says where a continuous bias changes its scale
-            (give `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed
-            (give `act`). Those of `models.stylegan2.Generator` and `Discriminator` that are not
-            part of their weights, such as `dtype` and `remat`. `models.arcface.IRSE`,
-            `models.e4e.E4E` and the mappers of `models.styleclip` have no arguments in which
-            weights can be made to fit.
+        **overrides: Arguments of `models.swin.Swin`, `models.clip.make_clip`,
+            `models.video_swin.make_video_swin` or `models.segmentation.make_upernet` that replace
+            the model's. For another `num_classes` the head is zero (or the 1,000 rows of a 22K
+            head); with `out_norms` the norms of the maps are fresh; a warning says so, and says
+            where a continuous bias changes its scale (give `pretrained_window_sizes`), and where
+            the activation of a CLIP had to be assumed (give `act`). Those of
+            `models.stylegan2.Generator` and `Discriminator` that are not part of their weights,
+            such as `dtype` and `remat`. `models.arcface.IRSE`, `models.e4e.E4E` and the mappers of
+            `models.styleclip` have no arguments in which weights can be made to fit.
 
     Returns:
         (model, {'params': ..., 'batch_stats': ... (networks with batch norms)}): arrays of the
-        model's `param_dtype` on the default device. A Swin's `model.apply(variables, images)`
-        gives logits (B, num_classes) of normalized float images (B, H, W, 3), a Video Swin's of
-        clips (B, T, H, W, 3); a CLIP's gives the logits of images and token ids, and its methods
-        `encode_image` and `encode_text` the features of either; an ArcFace's embeds aligned
-        faces, an e4e's gives their W+ latents, which its `averages` are added to; a generator's
-        makes images of z, with its fixed `noise` and the mean latent in `averages`, and has
-        `map`, `styles`, `synthesize` and `synthesize_styles`; a discriminator's judges images; a
-        latent mapper's gives the step of latents W+, or of styles, toward its text. The model
-        carries its preparation: `preprocess(model)`. Wrap `model.apply` in `jax.jit` to call it
-        more than once.
+        model's `param_dtype` on the default device. A Swin's `model.apply(variables, images)` gives
+        logits (B, num_classes) of normalized float images (B, H, W, 3), a Video Swin's of clips (B,
+        T, H, W, 3); a CLIP's gives the logits of images and token ids, and its methods
+        `encode_image` and `encode_text` the features of either; an UPerNet's gives `logits` of
+        every fourth pixel, of which `inference.segmentation.segment` makes labels of a picture; an
+        ArcFace's embeds aligned faces, an e4e's gives their W+ latents, which its `averages` are
+        added to; a generator's makes images of z, with its fixed `noise` and the mean latent in
+        `averages`, and has `map`, `styles`, `synthesize` and `synthesize_styles`; a discriminator's
+        judges images; a latent mapper's gives the step of latents W+, or of styles, toward its
+        text. The model carries its preparation: `preprocess(model)`. Wrap `model.apply` in
+        `jax.jit` to call it more than once.
 
     Raises:
         UserError: Unknown names or arguments, arguments that fit no model, an unreadable file,

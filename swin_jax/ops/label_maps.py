@@ -1,4 +1,4 @@
-"""From the logits of a segmenter to the labels of an image at its original size, strip by strip.
+"""Labels of an image at its original size from the logits of a segmenter, strip by strip.
 
 As published, logits are resized twice, to the network's input and then to the original image, and
 those of overlapping windows are averaged in between. All of it is NumPy on the host: no program is

@@ -111,7 +111,7 @@ class InitFrom:
         return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"
 
     def _kept(self, left: list[str], found: dict[str, Any], wanted: dict[str, Any]) -> str:
-        """What the report says of the parameters that are left at initialization."""
+        """The part of the report about the parameters that are left at initialization."""
         if not left:
             return ""
         said = f", left at initialization: {_listed(left)}"
