@@ -30,7 +30,6 @@ from swin_jax.train.workdir import make_workdir
 
 REPEATS = 5
 SECONDS = 1.0  # that a repetition takes at least
-_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _measure(config, run: Run, size: int) -> dict[str, Any]:
         with jax.set_mesh(run.placement.mesh):
             found |= _steps(run, size)
     except jax.errors.JaxRuntimeError as error:
-        if not _OUT_OF_MEMORY.search(str(error)):
+        if not sharding.lacks_memory(error):
             raise
         found["too_large"] = str(error).strip().splitlines()[0][:200]
     stats = jax.local_devices()[0].memory_stats() or {}

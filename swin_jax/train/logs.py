@@ -25,10 +25,10 @@ from etils import epath
 from tqdm import tqdm
 
 from swin_jax.core import progress, storage
-from swin_jax.core.errors import UserError, extra
+from swin_jax.core.errors import UserError
 from swin_jax.core.output.text import say, shown
+from swin_jax.train.trackers import tensorboard, weights_and_biases
 
-_told: set[str] = set()
 _LARGEST = float(np.finfo(np.float32).max)
 # Cannot be printed, or does something to a terminal.
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -164,13 +164,13 @@ class Logs:
         """Opens the files of the log, without what was written after step `start`."""
         workdir = self._workdir
         if wandb_project:
-            self._wandb = _start_wandb(workdir, self._spool.folder, wandb_project, config)
+            self._wandb = weights_and_biases.Run(workdir, self._spool.folder, wandb_project, config)
         truncate(workdir, start)
         self._record = self._spool.folder / "metrics.jsonl"
         if storage.is_remote(workdir) and metrics_path(workdir).exists():
             self._record.write_bytes(metrics_path(workdir).read_bytes())
         self._file = self._record.open("a")
-        self._tensorboard = _start_tensorboard(self._spool.folder, start)
+        self._tensorboard = tensorboard.start(self._spool.folder, start)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records metrics of a step everywhere but on the console;
@@ -302,59 +302,6 @@ class Logs:
 def _loss_and_speed(metrics):
     names = (("train/loss", "loss {:.4f}"), ("time/images_per_second", "{:.1f} images/s"))
     return [text.format(float(metrics[name])) for name, text in names if name in metrics]
-
-
-def _start_tensorboard(folder, start):
-    """A TensorBoard writer that hides what an earlier process wrote after step `start`."""
-    from tensorboardX import SummaryWriter
-
-    # The suffix keeps a run that resumes within the same second from overwriting the file.
-    writer = SummaryWriter(
-        str(folder / "tensorboard"),
-        purge_step=start + 1,
-        flush_secs=30,
-        filename_suffix=f".{time.time_ns()}",
-    )
-    # An error would end its thread with a traceback,
-    # and whoever hands it events would wait for room forever.
-    events = writer.file_writer.event_writer._ev_writer
-    for name in ("write_event", "flush", "close"):
-        setattr(events, name, _tolerant(getattr(events, name), folder / "tensorboard"))
-    return writer
-
-
-def _tolerant(call, folder):
-    """A method of TensorBoard's writer that tells of a full disk; metrics.jsonl is the record."""
-
-    def tolerate(*arguments):
-        try:
-            return call(*arguments)
-        except OSError as error:
-            line = f"{folder} cannot be written: {storage.reason(error)}"
-            if line not in _told:
-                _told.add(line)
-                say(line)
-
-    return tolerate
-
-
-def _start_wandb(workdir, folder, project, config):
-    """A W&B run whose id lies in the workdir, so that a resumed run continues it."""
-    with extra("wandb", "logging to W&B needs a package"):
-        import wandb
-    path = workdir / "wandb_id.txt"
-    if not path.exists():
-        storage.write(path, os.urandom(4).hex())
-    return wandb.init(
-        project=project,
-        dir=str(folder),
-        id=path.read_text(),
-        resume="allow",
-        config=dict(config or {}),
-    )
-
-
-# ---- the clock ----
 
 
 # ---- at the end ----

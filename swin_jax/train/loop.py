@@ -14,7 +14,6 @@ from etils import epath
 
 from swin_jax.core import config as configs
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError
 from swin_jax.core.output.text import say
 from swin_jax.tasks.base import check_frozen, describe, frozen_models
 from swin_jax.train import checkpoint, clock, counts, curves, logs, multihost, run_info, sharding
@@ -153,7 +152,7 @@ class Loop:
                 except (Exception, Interrupted) as error:
                     seen = (first - start + step - 1) * batch_size
                     return self.without_batch(error, step - 1, seen, pending, mark, saved)
-                with self.made_first(step == start + 1):
+                with self.made_first(step == start + 1), sharding.in_memory("a step of training"):
                     self.state, metrics = self.train_step(self.state, batch, self.frozen)
                 if pending is not None:
                     self.write(*pending)
@@ -196,12 +195,12 @@ class Loop:
         return DONE
 
     def evaluate_safely(self, step: int, everything: bool, examples_seen: int, saved: bool) -> bool:
-        """Evaluates as `evaluate` does; where that fails on its data,
-        the step is saved before the error is raised.
+        """Evaluates as `evaluate` does; where that fails, on its data, for want of memory or by a
+        mistake in an evaluation, the step is saved before the error is raised.
         """
         try:
             return self.evaluate(step, everything)
-        except UserError:
+        except Exception:
             # Other processes may wait within the evaluation.
             if not saved and jax.process_count() == 1:
                 self.save(step, examples_seen, wait=True)
@@ -321,7 +320,7 @@ class Loop:
         began, (_, run) = time.monotonic(), self.evals[name]
         state = self.state.replace(params=self.state.ema) if of_ema else self.state
         try:
-            with self.preemption.at_once():
+            with self.preemption.at_once(), sharding.in_memory(f"evaluation {name}"):
                 found = run(state, self.frozen)
         except Interrupted:
             return False

@@ -5,10 +5,11 @@ table of (regex on the path -> axis names), with a rule on shapes as the default
 say is that examples stay where they are.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name
 from swin_jax.core.ranges import NonNegativeInt, Range, checked
@@ -26,6 +28,7 @@ AxisSize = Annotated[int, Range(low=1, also=(-1,))]  # of a mesh; -1 for what is
 # Optimizer state smaller than this is not worth splitting over 'data':
 # it is the large matrices that fill a chip.
 _OPT_MIN_SIZE = 2**14
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
 
 
 @checked
@@ -249,3 +252,30 @@ def device_put_tree(tree: Any, abstract: Any) -> Any:
         return jax.make_array_from_callback(like.shape, like.sharding, lambda index: array[index])
 
     return jax.tree.map(put, tree, abstract)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """True if a program did not fit into the memory of the devices."""
+    runtime = isinstance(error, jax.errors.JaxRuntimeError)
+    return runtime and _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+@contextlib.contextmanager
+def in_memory(what: str) -> Iterator[None]:
+    """A block that computes on the devices.
+
+    Args:
+        what: What it computes, for the message.
+
+    Raises:
+        UserError: It does not fit into their memory.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not lacks_memory(error):
+            raise
+        raise UserError(
+            f"{what} does not fit into the memory of the devices "
+            f"({storage.first_line(error)}): give a smaller batch_size"
+        ) from error

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 
+import jax
 import pytest
 
 from swin_jax import launch as launcher
@@ -108,6 +109,10 @@ def stall(number):
     raise AssertionError("the request was seen too late")
 
 
+def overflow():
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
+
+
 def vanish():
     raise UserError("100 records in a row are unreadable")
 
@@ -116,10 +121,11 @@ def test_what_is_trained_is_saved_where_no_batch_comes(whole, launch, third_batc
     """Data that are slow or gone cost no step, in training or in an evaluation."""
     trials = [
         (TrainData, functools.partial(stall, signal.SIGUSR1), 138, "SIGUSR1: saved at step 2"),
+        (EvalData, overflow, 1, "error: evaluation test does not fit into the memory of the devices"),
         (EvalData, functools.partial(stall, signal.SIGTERM), 143, "SIGTERM: saved at step 3"),
         (TrainData, vanish, 1, "error: 100 records in a row"),
     ]
-    for (data, happen, status, told), step in zip(trials, (2, 3, 5)):
+    for (data, happen, status, told), step in zip(trials, (2, 3, 3, 5)):
         with third_batch(data, happen):
             found, _, err = launch(CONFIG, tmp_path, *FLAGS)
         assert found == status and told in err

@@ -1,5 +1,6 @@
 """Metrics on disk, console, clock, summary and curves."""
 
+import functools
 import json
 import os
 import pty
@@ -175,6 +176,35 @@ def test_wandb_continues_the_same_run(tmp_path, monkeypatch):
     assert first[1:] == second[1:] == [(2, {"a": 0.5}), "finish"]
     assert first[0] == second[0]
     assert first[0]["project"] == "p" and first[0]["resume"] == "allow" and first[0]["config"] == {"seed": 1}
+
+
+class Failing:
+    """A run of W&B that the network has left."""
+
+    def log(self, values, step):
+        raise RuntimeError(f"Connection refused\nat step {step}")
+
+    finish = functools.partialmethod(log, None, 0)
+
+
+def test_a_service_that_fails_ends_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **kwargs: Failing()))
+    with logs.Logs(tmp_path, 100, wandb_project="p") as log:
+        for step in (1, 2):
+            log.write(step, {"a": 0.5})
+    assert [line["step"] for line in logs.read_metrics(tmp_path)] == [1, 2]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "W&B lacks a part of the log (RuntimeError: Connection refused); it goes on"
+
+
+def test_a_service_that_does_not_start_is_one_line(tmp_path, monkeypatch):
+    def init(**kwargs):
+        raise RuntimeError("api_key not configured (no-tty)\ncall wandb login")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    with pytest.raises(UserError, match="cannot be started .*api_key not configured.*WANDB_MODE=offline") as caught:
+        logs.Logs(tmp_path, 100, wandb_project="p")
+    assert "\n" not in str(caught.value)
 
 
 # ---- console ----

@@ -24,7 +24,7 @@ from swin_jax.models.video_swin import VideoSwin, make_video_swin
 from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
 from swin_jax.train import sharding
-from swin_jax.train.sharding import Partition, Placement, make_mesh, replicated
+from swin_jax.train.sharding import Partition, Placement, in_memory, make_mesh, replicated
 
 
 def state_shapes(**fields):
@@ -297,3 +297,11 @@ def test_every_batch_of_an_evaluation_is_a_place_to_stop():
         placement.to_global({"image": np.zeros((8, 2))}, 8)
     with pytest.raises(KeyError):
         placement.to_global({"image": np.zeros((8, 2))}, 8)
+
+
+def test_what_does_not_fit_into_memory_is_one_line():
+    said = r"^a step does not fit .*: Out of memory.*: give a smaller batch_size$"
+    with pytest.raises(UserError, match=said), in_memory("a step"):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 5 bytes.\nmore")
+    with pytest.raises(jax.errors.JaxRuntimeError), in_memory("a step"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")

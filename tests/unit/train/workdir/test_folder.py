@@ -110,8 +110,12 @@ def test_a_workdir_that_is_no_folder_is_refused(tmp_path, make):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
-def test_a_full_disk_is_one_line_and_other_errors_pass(tmp_path, number):
+FULL = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO]
+GONE = [errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN]  # as NFS and FUSE tell it
+
+
+@pytest.mark.parametrize("number", FULL + GONE)
+def test_a_disk_that_is_full_or_gone_is_one_line_and_other_errors_pass(tmp_path, number):
     with (
         pytest.raises(UserError, match="cannot be written: .*; the same command resumes") as caught,
         writing_to(tmp_path),

@@ -1,0 +1,1 @@
+"""Where a run's metrics are shown besides metrics.jsonl, which is the record."""
