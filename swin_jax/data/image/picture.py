@@ -26,6 +26,7 @@ from PIL import TiffImagePlugin as tiff
 
 from swin_jax.core.errors import UnreadableError, UserError, did_you_mean
 from swin_jax.core.ranges import PositiveInt, checked
+from swin_jax.data.image import noise
 
 CONVERSIONS = ("reference", "display")
 
@@ -123,6 +124,7 @@ def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image
         closed. Raises UnreadableError for what is missing, no regular file, no picture of `formats`
         or beyond the limits.
     """
+    noise.hush()
     data = file if isinstance(file, bytes) else _read(file, limits)
     if len(data) > limits.bytes:
         raise UnreadableError(
