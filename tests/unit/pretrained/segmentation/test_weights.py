@@ -1,5 +1,6 @@
 """Weights of UPerNet: files in each layout, classifiers as backbones, and what fits nowhere."""
 
+import json
 import pickle
 import re
 
@@ -17,6 +18,7 @@ from swin_jax.pretrained.load import load
 from swin_jax.pretrained.preparation import FIT
 from swin_jax.pretrained.segmentation import convert, finetune, openmmlab, urls
 from swin_jax.pretrained.swin import convert as swin_convert
+from swin_jax.train import checkpoint
 from swin_jax.train.init_from import InitFrom
 from tests.unit.models.segmentation.test_upernet import TINY, shapes
 from tests.unit.pretrained.swin.test_layouts import to_transformers
@@ -162,6 +164,7 @@ def test_pictures_are_prepared_as_published(name, scale):
     assert prepared.image_size is None and not prepared.assumed
     assert prepared.replace(image_size=320).arguments == {"scale": (1280, 320)}
     picture = RNG.integers(0, 256, (30, 40, 3), np.uint8)
+    assert prepared.replace(scale=None)(np.zeros((5, 9, 3), np.uint8)).shape == (1, 5, 9, 3)
     small = prepared.replace(scale=(64, 16))
     assert small(picture).shape == (1, 16, 21, 3) and small(picture[:, :4]).shape == (1, 64, 9, 3)
     with pytest.raises(UserError, match="different sizes and make no batch"):
@@ -227,6 +230,24 @@ def test_a_whole_segmenter_starts_a_run_and_its_heads_can_be_left(tmp_path):
     left, report = start(path, backbone=True)
     assert not [name for name in left if "_head/" in name]
     assert "the weights have them too: --config.init_from.backbone=False takes them" in report
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_the_segmenter_of_a_run_is_loaded_as_it_was_trained(tmp_path, monkeypatch, scan):
+    fields = TINY | dict(scan=scan, depths=(1, 1, 4, 1))
+    trained = make_upernet(**fields)
+    saved = {f"task.model.{name}": value for name, value in fields.items()}
+    saved |= {"task.model.fn": "swin_jax.models.segmentation.make_upernet", "predict.transform.fn": FIT}
+    saved |= {"predict.transform.scale": [64, 16], "task.mean": [0.5] * 3, "task.std": [0.5] * 3}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    official = {name: RNG.normal(size=x).astype(np.float32) for name, x in convert.official_shapes(trained).items()}
+    variables = convert.from_official(official, trained)
+    monkeypatch.setattr(checkpoint, "load_variables", lambda workdir: variables)
+    model, found = load(weights=tmp_path)
+    assert model == trained and swin_jax.preprocess(model).arguments == {"scale": [64, 16]}
+    same(found, variables)
+    with pytest.warns(UserWarning, match="7 position tables were resized"):
+        assert load(weights=tmp_path, window_size=3, resize="bicubic")[0].backbone.window_size == 3
 
 
 def test_runs_are_sources_too():
