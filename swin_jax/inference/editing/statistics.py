@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import network_fields, weights_checksum
 from swin_jax.models.styleclip.statistics import Draws, Statistics
 from swin_jax.models.stylegan2 import Generator
@@ -125,7 +125,7 @@ def is_complete(folder: Any) -> bool:
 
 def check_origin(folder: Any, expected: dict[str, Any]) -> None:
     """Raises UserError if the statistics in a folder are of other weights or,
-    where they are given, settings.
+    where they are given, settings. Warns of older ones, which do not tell the CLIP's activation.
     """
     stored = storage.read_object(folder / ORIGIN)
     for name, what in (
@@ -134,8 +134,14 @@ def check_origin(folder: Any, expected: dict[str, Any]) -> None:
         ("network", "a CLIP with another activation or the like"),
         ("settings", "other settings"),
     ):
-        is_older = name == "network" and name not in stored
-        if name in expected and not is_older and stored.get(name) != expected[name]:
+        if name not in expected:
+            continue
+        if name == "network" and name not in stored:
+            warn(
+                f"{folder} does not tell with which activation of the CLIP its statistics were "
+                "made; compute them again if the model's has changed since"
+            )
+        elif stored.get(name) != expected[name]:
             raise UserError(
                 f"{folder} holds statistics of {what}; move it away to "
                 "compute those that are asked for"
