@@ -8,6 +8,8 @@ from ml_collections.config_dict import placeholder
 from experiments.common import run
 from swin_jax.core.config import derived, spec
 from swin_jax.data import fake, pipeline
+from swin_jax.data.segmentation.ade20k import ade20k
+from swin_jax.data.segmentation.folder import label_folder
 from swin_jax.data.segmentation.several_sizes import SeveralSizes
 from swin_jax.data.segmentation.transforms import eval_transform
 from swin_jax.evals.mean_iou import MeanIoU
@@ -24,6 +26,22 @@ def sizes(**fields) -> ConfigDict:
     run.count_steps(c)
     c.scale = derived(lambda size: (4 * size, size), c.get_oneway_ref("image_size"))
     return c
+
+
+def read(c: ConfigDict, folder: bool) -> tuple[ConfigDict, ConfigDict]:
+    """Specs of the pictures to train on and to validate with, and of their labels.
+
+    Args:
+        c: Config whose `data_dir` holds.
+        folder: True for a folder of one's own with a class list instead of ADE20K; it adds to the
+            config what both parts have in common.
+    """
+    same, splits = dict(root=c.get_oneway_ref("data_dir")), ("train", "val")
+    if not folder:
+        return tuple(spec(ade20k, split=split, **same) for split in splits)
+    c.update(class_names="", reduce_zero_label=False, image_suffix="", label_suffix="")
+    same |= run.refs(c, "class_names", "reduce_zero_label", "image_suffix", "label_suffix")
+    return tuple(spec(label_folder, split=split, **same) for split in splits)
 
 
 def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict) -> ConfigDict:
