@@ -45,6 +45,7 @@ class Progress:
         self._total, self._unit, self._name, self._show = total, unit, name, show
         self._initial = self._done = initial
         self._began = self._told = time.monotonic()
+        self._note = ""
         self._bar = None
         if show and draws_bars():
             self._bar = tqdm(
@@ -56,10 +57,12 @@ class Progress:
                 file=sys.stderr,
             )
 
-    def update(self, count: int = 1) -> None:
-        """Counts things that are done."""
+    def update(self, count: int = 1, note: str = "") -> None:
+        """Counts things that are done; a note on them stands behind their number."""
         self._done += count
+        self._note = note
         if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
         elif self._show and time.monotonic() - self._told >= SECONDS:
             self._told = time.monotonic()
@@ -68,6 +71,7 @@ class Progress:
     def _line(self) -> str:
         text = f"{self._name}: " if self._name else ""
         text += f"{self._done} of {self._total} {self._unit}"
+        text += f", {self._note}" if self._note else ""
         if self._done == self._initial:
             return text
         seconds = (self._told - self._began) / (self._done - self._initial)

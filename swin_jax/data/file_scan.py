@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import tqdm
-
 from swin_jax.core import storage
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.output.text import say
+from swin_jax.core.progress import Progress
 from swin_jax.data import folders
 
 Finding = dict[str, Any]
@@ -213,18 +212,15 @@ def _check_all(
 
 
 def _with_bar(findings: Iterable[Finding], known: list[Finding], num_new: int) -> Iterator[Finding]:
-    """Passes findings on; a bar shows how many are done and how many will fail, unless all are
-    known already.
+    """Passes findings on, and shows how many are done and how many will fail, unless all are known
+    already.
     """
     failing = sum(bool(finding["problem"]) for finding in known)
-    total = len(known) + num_new
-    with tqdm.tqdm(
-        total=total, initial=len(known), unit="file", desc="scan", disable=num_new == 0
-    ) as bar:
+    total, done = len(known) + num_new, len(known)
+    with Progress(total, "files", "scan", initial=done, show=num_new > 0) as progress:
         for finding in findings:
             failing += bool(finding["problem"])
-            bar.set_postfix(failing=failing, refresh=False)
-            bar.update()
+            progress.update(note=f"{failing} failing")
             yield finding
 
 

@@ -46,6 +46,18 @@ def test_what_was_done_before_takes_no_time(now, capsys):
     assert capsys.readouterr().err.splitlines() == ["95 of 100 files, ETA 00:20", "left out"]
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_note_stands_behind_the_number(terminal, now, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.Progress(4, "files", "scan") as shown:
+        now[0] += 20.0
+        shown.update(2, note="1 failing")
+    assert ("2/4" if terminal else "scan: 2 of 4 files, 1 failing, ETA 00:20") in sys.stderr.getvalue()
+    assert "1 failing" in sys.stderr.getvalue()
+
+
 @pytest.mark.parametrize("columns, term, bar", [("100", "xterm", True), ("20", "xterm", False), ("100", "dumb", False)])
 def test_a_bar_where_there_is_room(columns, term, bar, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
