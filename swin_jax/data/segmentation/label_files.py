@@ -32,12 +32,12 @@ def decode(
 
     Raises:
         UnreadableError: What `picture.open_image` refuses, and what is damaged.
-        UnfitError: Labels in color or with transparency, in JPEG, or larger than a byte.
+        UnfitError: Labels in color or with transparency, in JPEG, fractions, or larger than a byte.
     """
     image = picture.open_image(file, limits or picture.USUAL)
     if image.format in ("JPEG", "MPO"):
         raise UnfitError("it is a JPEG, which changes numbers: save labels as PNG")
-    if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+    if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
         raise UnfitError(
             f"it is in color ({image.mode}), and a label is one number for each pixel: save it in "
             "gray or with a palette"

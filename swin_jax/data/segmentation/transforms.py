@@ -17,6 +17,7 @@ from swin_jax.core.ranges import Fraction, PositiveInt, PositiveInterval, checke
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.data.image.transforms import to_rgb
 from swin_jax.data.segmentation import photometric
+from swin_jax.data.segmentation.label_files import check_size
 from swin_jax.data.segmentation.resizing import Box, fitted_size, resize_image, resize_labels
 
 _TRIES = 10  # further crops where the first has too much of one class
@@ -49,7 +50,8 @@ def train_transform(
     Returns:
         transform(example, rng): replaces `image` (PIL, or uint8 (h, w, 3)) by uint8 (H, W, 3) and
         `label` (uint8 (h, w)) by uint8 (H, W), which is 255 in the padding, and adds `size` int32
-        (2,), the rows and columns of the image, which lies at the top left.
+        (2,), the rows and columns of the image, which lies at the top left. Raises UnfitError for a
+        label of another size than its image.
     """
     return functools.partial(
         _train,
@@ -147,6 +149,7 @@ def pad(example: Example, size: tuple[int, int]) -> Example:
 
 def _train(example, rng, *, size, scale, ratio, most_of_one_class, hflip, distort):
     image, label = _pixels(example["image"]), example["label"]
+    check_size(label, image.shape[:2])
     resized = label.shape
     if scale is not None:
         resized = fitted_size(label.shape, random_scale(scale, ratio, rng))

@@ -127,7 +127,15 @@ def test_labels_that_do_not_fit_are_refused_before_training(root):
 
 
 @pytest.mark.parametrize(
-    "mode, words", [("RGBA", "in color (RGBA)"), ("LA", "(LA)"), ("CMYK", "(CMYK)"), ("jpeg", "JPEG"), ("I;16", "300")]
+    "mode, words",
+    [
+        ("RGBA", "in color (RGBA)"),
+        ("LA", "(LA)"),
+        ("CMYK", "(CMYK)"),
+        ("jpeg", "JPEG"),
+        ("I;16", "300"),
+        ("F", "float32"),
+    ],
 )
 def test_labels_of_other_kinds_are_refused(root, mode, words):
     os.remove(root / "labels/train/a.png")
@@ -136,16 +144,16 @@ def test_labels_of_other_kinds_are_refused(root, mode, words):
     elif mode == "I;16":
         Image.fromarray(np.full(SIZE, 300, np.uint16)).save(root / "labels/train/a.png")
     else:
-        suffix = "tif" if mode == "CMYK" else "png"
+        suffix = "tif" if mode in ("CMYK", "F") else "png"
         Image.fromarray(label()).convert("RGB").convert(mode).save(root / f"labels/train/a.{suffix}")
     refused(root, "1 of 3", words)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_gray_labels_of_few_bits_keep_their_numbers(root, bits):
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_gray_labels_of_any_bits_keep_their_numbers(root, bits):
     classes = min(2**bits, 3)
     wanted = label(0, classes=classes)
-    gray = Image.fromarray(wanted.astype(bool)) if bits == 1 else Image.fromarray(wanted)
+    gray = Image.fromarray(wanted.astype({1: bool, 16: np.uint16}.get(bits, np.uint8)))
     if bits in (2, 4):
         _write_gray(root / "labels/train/a.png", wanted, bits)
     else:

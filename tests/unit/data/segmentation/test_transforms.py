@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.constants import IGNORED
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import fake
 from swin_jax.data.pipeline import TrainData
 from swin_jax.data.segmentation import photometric, resizing, transforms
@@ -159,6 +159,12 @@ def test_the_ratio_is_drawn_from_its_whole_range():
     scales = np.array([transforms.random_scale((2048, 512), (0.5, 2.0), draw) for _ in range(300)])
     assert 1024 <= scales[:, 0].min() < 1100 and 4000 < scales[:, 0].max() <= 4096
     assert (abs(scales[:, 0] - 4 * scales[:, 1]) < 4).all()
+
+
+def test_a_label_of_another_size_is_no_record():
+    example = {**noise(30, 50), "label": np.zeros((30, 49), np.uint8)}
+    with pytest.raises(UnreadableError, match="49 x 30 pixels, its image 50 x 30"):
+        transforms.train_transform(16)(example, rng())
 
 
 def test_evaluation_resizes_the_image_only():
