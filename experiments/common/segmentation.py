@@ -7,6 +7,7 @@ from ml_collections.config_dict import placeholder
 
 from experiments.common import run
 from swin_jax.core.config import derived, spec
+from swin_jax.core.sizes import per_axis
 from swin_jax.data import fake, pipeline
 from swin_jax.data.segmentation.ade20k import ade20k
 from swin_jax.data.segmentation.folder import label_folder
@@ -24,7 +25,7 @@ def sizes(**fields) -> ConfigDict:
     """
     c = ConfigDict(dict(seed=0, data_dir=placeholder(str), **fields))
     run.count_steps(c)
-    c.scale = derived(lambda size: (4 * size, size), c.get_oneway_ref("image_size"))
+    c.scale = derived(_scale, c.get_oneway_ref("image_size"))
     return c
 
 
@@ -42,6 +43,11 @@ def read(c: ConfigDict, folder: bool) -> tuple[ConfigDict, ConfigDict]:
     c.update(class_names="", reduce_zero_label=False, image_suffix="", label_suffix="")
     same |= run.refs(c, "class_names", "reduce_zero_label", "image_suffix", "label_suffix")
     return tuple(spec(label_folder, split=split, **same) for split in splits)
+
+
+def _scale(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    short = min(per_axis(image_size, 2))
+    return 4 * short, short
 
 
 def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict) -> ConfigDict:

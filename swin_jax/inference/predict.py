@@ -7,8 +7,7 @@ import functools
 import io
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,13 +17,17 @@ from etils import epath
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.output.text import say
-from swin_jax.core.progress import Progress
 from swin_jax.core.ranges import PositiveInt, checked
-from swin_jax.data import unreadable
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import multi_view
-from swin_jax.inference import class_names, contact_sheet, image_index
-from swin_jax.inference.trained_run import image_encoder, open_trained, pictures, trained
+from swin_jax.inference import class_names, contact_sheet, image_index, label_pictures
+from swin_jax.inference.trained_run import (
+    examples,
+    image_encoder,
+    open_trained,
+    pictures,
+    trained,
+)
 from swin_jax.tasks import base
 from swin_jax.tasks.base import check_frozen
 from swin_jax.train import checkpoint, sharding
@@ -34,7 +37,6 @@ from swin_jax.train.setup import Run, build_run
 CLASSES, FEATURES = ("predictions.csv", "predictions.png"), "features.npz"
 SHEET = 40  # pictures on the sheet
 STRIP = 6  # frames that stand for a video
-_THREADS = 4
 
 
 @checked
@@ -54,7 +56,8 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
         read and leaves them out. If the task predicts logits, it writes predictions.csv (`image`,
         or `file` of a video, then class and probability for each of the top classes) and
         predictions.png into the workdir; if it predicts features, features.npz (`root`, the folder;
-        `names`, paths below it; `image_features` (N, E) float32 of length 1).
+        `names`, paths below it; `image_features` (N, E) float32 of length 1); if it predicts maps,
+        the folder predictions, see `label_pictures.write_labels`.
 
     Raises:
         UserError: No weights, no images, a task that predicts something else.
@@ -63,12 +66,12 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
     run = build_run(config)
     check_frozen(run.task)
     predicts = getattr(run.task, "predicts", None)
-    act = {"logits": _predict_classes, "features": _predict_features}.get(predicts)
-    if act is None:
+    if predicts not in _ACTIONS:
         raise UserError(
-            f"--predict writes logits or features; this experiment's task predicts {predicts}"
+            f"--predict writes {', '.join(_ACTIONS)}; this experiment's task predicts {predicts}"
         )
-    for name in CLASSES if predicts == "logits" else (FEATURES,):
+    act, files = _ACTIONS[predicts]
+    for name in files:
         storage.check_target(folder / name)
     return functools.partial(act, config, run, pictures(config, images), folder, top)
 
@@ -170,8 +173,8 @@ def _predict(
         return base.probabilities(run.task, run.task.predict(state, batch, frozen)["logits"])
 
     predict_batch = jax.jit(probabilities, out_shardings=sharding.replicated(run.placement.mesh))
-    examples = _examples(data)
-    while part := list(itertools.islice(examples, batch_size)):
+    records = examples(data, data.transform)
+    while part := list(itertools.islice(records, batch_size)):
         inputs = [
             {key: array for key, array in example.items() if key in ("image", "video")}
             for _, example in part
@@ -188,35 +191,6 @@ def _predict(
     return names, np.concatenate([np.asarray(x) for x in found]), shown, next(iter(inputs[0]))
 
 
-def _examples(data: Any) -> Iterator[tuple[str, dict]]:
-    """(name, transformed example) of every record that can be read; names the others."""
-
-    def tell(what, index, why=""):
-        bar.write(f"{what}: {data.source.record_name(index)}{why}")
-
-    def read(index):
-        try:
-            example = data.source[index]
-            if "video" in example and len(example["video"]) == 1:
-                tell("one frame only, which the whole clip repeats", index)
-            return data.transform(example)
-        except unreadable.CAUSES as error:
-            return unreadable.describe(error)
-
-    with (
-        ThreadPoolExecutor(_THREADS) as pool,
-        Progress(data.num_examples, "files", show=jax.process_index() == 0) as bar,
-    ):
-        for start in range(0, data.num_examples, data.batch_size):
-            indices = range(start, min(start + data.batch_size, data.num_examples))
-            for index, example in zip(indices, pool.map(read, indices)):
-                bar.update()
-                if isinstance(example, str):
-                    tell("left out, cannot be read", index, f" ({example})")
-                else:
-                    yield data.source.record_name(index), example
-
-
 def _picture(example: dict) -> np.ndarray:
     """An image as the model sees it, or a strip of frames of a video's first view."""
     if "image" in example:
@@ -230,3 +204,18 @@ def _title(name: str, ranks: list) -> str:
         f"{contact_sheet.short(kind)} {probability:.0%}" for kind, probability in ranks[:3]
     )
     return f"{contact_sheet.short(pathlib.Path(name).name)}\n{label}"
+
+
+def _predict_maps(config, run: Run, data: EvalData, folder: epath.Path, top: int) -> int:
+    count = label_pictures.write_labels(config, run, data, folder)
+    if jax.process_index() == 0:
+        _print_left(data, count)
+    return 0
+
+
+# What a task predicts -> what writes it, and the files that it writes.
+_ACTIONS = {
+    "logits": (_predict_classes, CLASSES),
+    "features": (_predict_features, (FEATURES,)),
+    "maps": (_predict_maps, label_pictures.FILES),
+}

@@ -4,8 +4,10 @@ Nothing is overwritten.
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -13,6 +15,8 @@ from swin_jax.core import config as configs
 from swin_jax.core import storage, termination
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.output.text import say
+from swin_jax.core.progress import Progress
+from swin_jax.data import unreadable
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.pretrained import beside, processors
@@ -25,6 +29,7 @@ from swin_jax.train.setup import Run, read_frozen
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import make_workdir, resume
 
+_THREADS = 4
 _OF_TEXTS = ("clean", "vocabulary", "context_length")
 
 
@@ -163,3 +168,32 @@ def image_encoder(run: Run, state: TrainState, frozen: Any) -> Callable[[EvalDat
             yield found["label"], found["image_features"]
 
     return encode
+
+
+def examples(data: EvalData, transform: Callable[[dict], dict]) -> Iterator[tuple[str, dict]]:
+    """(name, transformed example) of every record that can be read; names the others."""
+
+    def tell(what, index, why=""):
+        bar.write(f"{what}: {data.source.record_name(index)}{why}")
+
+    def read(index):
+        try:
+            example = data.source[index]
+            if "video" in example and len(example["video"]) == 1:
+                tell("one frame only, which the whole clip repeats", index)
+            return transform(example)
+        except unreadable.CAUSES as error:
+            return unreadable.describe(error)
+
+    with (
+        ThreadPoolExecutor(_THREADS) as pool,
+        Progress(data.num_examples, "files", show=jax.process_index() == 0) as bar,
+    ):
+        for start in range(0, data.num_examples, data.batch_size):
+            indices = range(start, min(start + data.batch_size, data.num_examples))
+            for index, example in zip(indices, pool.map(read, indices)):
+                bar.update()
+                if isinstance(example, str):
+                    tell("left out, cannot be read", index, f" ({example})")
+                else:
+                    yield data.source.record_name(index), example

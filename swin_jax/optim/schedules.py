@@ -128,7 +128,7 @@ def _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay):
 @checked
 def warmup_poly(
     base_lr: NonNegativeFloat,
-    total_steps: PositiveInt,
+    total_steps: NonNegativeInt,
     power: NonNegativeFloat = 1.0,
     min_lr: NonNegativeFloat = 0.0,
     warmup_steps: NonNegativeInt = 0,
@@ -152,7 +152,7 @@ def warmup_poly(
 
     def schedule(step, scale=1.0):
         step = jnp.asarray(step).astype(jnp.float32)
-        left = jnp.clip(1.0 - step / total_steps, 0.0)
+        left = jnp.clip(1.0 - step / max(total_steps, 1), 0.0)
         rate = min_lr + (base_lr * scale - min_lr) * left**power
         done = jnp.minimum(step / warmup_steps, 1.0) if warmup_steps else 1.0
         return (rate * (warmup_ratio + (1.0 - warmup_ratio) * done)).astype(jnp.float32)

@@ -2,8 +2,10 @@
 
 from swin_jax.models.swin import rules as swin
 
-# Output channels of a convolution over 'tensor', its input channels over 'fsdp'.
-PARTITION = swin.PARTITION + ((r"_head/.*conv/kernel$", (None, None, "fsdp", "tensor")),)
+# Input channels of a convolution over 'fsdp', nothing over 'tensor': on a mesh of all three axes
+# the partitioner of jax 0.10.2 makes wrong gradients of the convolutions of pooled maps where both
+# sides of their kernels are split.
+PARTITION = swin.PARTITION + ((r"_head/.*conv/kernel$", (None, None, "fsdp", None)),)
 
 # The published recipe spares these names and no others: biases are decayed, and so are gains and
 # biases of the heads' batch norms, which are called `bn`.
