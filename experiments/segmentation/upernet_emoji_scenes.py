@@ -8,8 +8,8 @@ A small Swin with a narrow UPerNet names the class of every pixel: background or
 It learns from 4,000 scenes of 128 x 128 pixels with the drawings of five vendors, and is measured
 on 400 scenes of the same vendors over other parts of the photographs (val) and on 400 of openmoji,
 a vendor that it never saw (shift). `mean_iou` is over all 13 classes, `foreground_iou` over the 12
-emoji. Four pixels of five are background, and for its first 1,000 updates or so the network sees
-little else: judge no run before.
+emoji. Four pixels of five are background: who calls all of them that has a mean IoU of 6 %, and who
+looks up the color of each pixel 39 % (val) and 17 % (shift).
 
 experiments/studies/emoji_scenes.py makes tables and pictures of runs; docs/segmentation.md has the
 numbers.
@@ -92,8 +92,8 @@ def use_fakes(c):
     """No data and no time: a tiny model on made-up scenes."""
     c.update(total_steps=3, batch_size=8, image_size=32, num_classes=4)
     c.task.tx.schedule.warmup_steps = 1
-    c.task.model.update(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
-    c.task.model.update(channels=8, auxiliary_channels=8)
+    c.task.model.update(embed_dim=8, depths=(1, 1), num_heads=(1, 2))
+    c.task.model.update(channels=8, auxiliary_channels=8, pool_scales=(1, 2))
     fields = dict(image_size=32, num_examples=20)
     c.data.source = spec(fake.scenes, **fields, split="train")
     for item in c.evals.values():
