@@ -16,6 +16,7 @@ import numpy as np
 from swin_jax.core import storage
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UnreadableError, UserError, warn
+from swin_jax.core.output.text import say
 from swin_jax.data import file_scan
 from swin_jax.data.file_scan import Finding
 from swin_jax.data.image import picture
@@ -45,7 +46,7 @@ def check(source: LabeledFiles, place: str) -> None:
             raise UserError(error) from error
         except UserError as error:
             raise UserError(
-                f"an earlier check left {report}, which is damaged: remove it"
+                f"the findings of an earlier check, {report}, cannot be used: remove them"
             ) from error
     refuse(findings, source, place)
     tell(findings, source, place)
@@ -125,10 +126,18 @@ def report_of(place: str) -> Iterator[str]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context(open(folder / f"{name[:16]}.lock", "w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _wait_for(lock, place)
         except OSError:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
         yield os.path.join(folder, f"{name[:16]}.jsonl")
+
+
+def _wait_for(lock: Any, place: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"waiting for another process that looks at {place}")
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def refuse(findings: Sequence[Finding], source: LabeledFiles, place: str) -> None:
@@ -161,7 +170,7 @@ def tell(findings: Sequence[Finding], source: LabeledFiles, place: str) -> None:
         if len(absent) == len(source.class_names) - 1 and seen[IGNORED]:
             hint = "; 255 stands for no class: number the second class of a mask 1"
         listed = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
-        warn(f"{len(absent)} classes have no pixel in {place}: {listed}{hint}")
+        warn(f"{place} has no pixel of {len(absent)} of the classes: {listed}{hint}")
 
 
 def describe_palettes(findings: Sequence[Finding]) -> str:

@@ -2,6 +2,7 @@
 
 import bisect
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from swin_jax.core.errors import UserError, warn
@@ -44,7 +45,7 @@ def pair(
         raise UserError(_missing(missing, by_image, by_label, place))
     unused = [path for name, path in by_label.items() if name not in by_image]
     if unused:
-        warn(f"{place}: {len(unused)} labels have no image: {_listed(unused)}")
+        warn(f"{place}: there is no image for {_listed(unused)}")
     return [(path, by_label[name]) for name, path in by_image.items()]
 
 
@@ -66,13 +67,15 @@ def _missing(
     missing: Sequence[str], by_image: Mapping[str, str], by_label: Mapping[str, str], place: str
 ) -> str:
     """The message for images without a label."""
-    folded = {name.casefold(): path for name, path in by_label.items()}
+    folded = {_folded(name): path for name, path in by_label.items()}
     names = sorted(by_label)
     found, endings = [], set()
     for name in missing:
-        similar = folded.get(name.casefold())
+        similar = folded.get(_folded(name))
         if similar:
-            found.append(f"{by_image[name]} ({similar} differs in case)")
+            found.append(
+                f"{by_image[name]} ({similar} differs in case, or in how letters are stored)"
+            )
             continue
         near = bisect.bisect(names, name)
         ending = names[near].removeprefix(name) if near < len(names) else ""
@@ -91,6 +94,11 @@ def _missing(
         f"{len(missing)} of {len(by_image)} images have no label in {place}: {_listed(found)}; "
         f"{advice}"
     )
+
+
+def _folded(name: str) -> str:
+    """The same for names that differ in case, or in how letters with accents are composed."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _listed(texts: Sequence[str]) -> str:

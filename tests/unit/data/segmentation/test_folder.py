@@ -3,7 +3,9 @@
 import json
 import os
 import pickle
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -200,7 +202,7 @@ def test_indices_of_a_palette_are_the_labels_and_that_is_said_once(root, bits):
 
 def test_an_image_without_a_label_is_named_with_the_label_that_differs_in_case_or_at_its_end(root):
     os.rename(root / "labels/train/a.png", root / "labels/train/A.png")
-    refused(root, "1 of 3 images have no label", "a.jpg (A.png differs in case)")
+    refused(root, "1 of 3 images have no label", "a.jpg (A.png differs in case,")
     os.rename(root / "labels/train/b.png", root / "labels/train/b_mask.png")
     os.remove(root / "labels/train/inner/c.png")
     text = refused(root, "3 of 3 images", "b.jpg (b_mask.png ends in '_mask')", "inner/c.jpg")
@@ -209,6 +211,12 @@ def test_an_image_without_a_label_is_named_with_the_label_that_differs_in_case_o
     refused(root, "b.jpg (b.jpg.png ends in '.jpg')")
     os.rename(root / "labels/train/b.jpg.png", root / "labels/train/b2.png")  # another name
     assert "b2.png" not in refused(root, "b.jpg")
+
+
+def test_letters_that_are_composed_in_two_ways_are_named(root):
+    os.rename(root / "images/train/a.jpg", root / "images/train/caf\u00e9.jpg")
+    os.rename(root / "labels/train/a.png", root / "labels/train/cafe\u0301.png")
+    refused(root, "1 of 3 images have no label", "or in how letters are stored")
 
 
 def test_ends_of_names_pair_files_and_leave_others_out(root):
@@ -223,7 +231,7 @@ def test_ends_of_names_pair_files_and_leave_others_out(root):
 
 def test_a_label_without_an_image_is_said_and_two_files_of_one_name_are_refused(root):
     save(root, "z.png", label())
-    with pytest.warns(UserWarning, match="1 labels have no image: z.png"):
+    with pytest.warns(UserWarning, match="labels/train: there is no image for z.png"):
         read(root)
     os.remove(root / "labels/train/z.png")
     image().save(root / "images/train/b.png")
@@ -264,7 +272,7 @@ def test_damage_is_for_training_to_replace_and_is_said(root):
 def test_a_class_without_a_pixel_is_said_with_a_hint_for_masks_of_255(root):
     for name in ("a", "b", "inner/c"):
         save(root, f"{name}.png", np.where(label() > 0, 255, 0).astype(np.uint8))
-    with pytest.warns(UserWarning, match="2 classes have no pixel in .*: sea, sand; 255 stands for no class"):
+    with pytest.warns(UserWarning, match="has no pixel of 2 of the classes: sea, sand; 255 stands for no class"):
         read(root)
 
 
@@ -295,7 +303,7 @@ def test_a_check_looks_at_new_and_changed_files_only_and_no_report_is_needed(roo
     assert sorted(looked) == ["a.png", "b.png"]
     looked.clear()
     (root / "classes.txt").write_text("\n".join((*NAMES, "surf")))
-    with pytest.warns(UserWarning, match="1 classes have no pixel"):
+    with pytest.warns(UserWarning, match="no pixel of 1 of the classes: surf"):
         read(root)
     assert len(looked) == 3
     (tmp_path / "file").touch()
@@ -306,12 +314,25 @@ def test_a_check_looks_at_new_and_changed_files_only_and_no_report_is_needed(roo
     assert len(looked) == 3
 
 
+def test_a_process_that_checks_the_same_folder_is_waited_for(root, capsys):
+    place = str(root / "labels/train")
+    with ThreadPoolExecutor(1) as pool:
+        with checking.report_of(place):
+            other = pool.submit(read, root)
+            said, end = "", time.monotonic() + 60
+            while not said and time.monotonic() < end:
+                time.sleep(0.01)
+                said = capsys.readouterr().err
+            assert f"waiting for another process that looks at {place}" in said and not other.done()
+        assert len(other.result(timeout=60)) == 3
+
+
 def test_a_damaged_report_of_a_check_is_named(root, tmp_path):
     read(root)
     (report,) = (tmp_path / "cache/scans").glob("*.jsonl")
     assert json.loads(report.read_text().splitlines()[0])["values"] == [0, 1, 2]
     report.write_text("something else\n")
-    refused(root, str(report), "remove it")
+    refused(root, str(report), "remove them")
 
 
 def test_a_file_of_colors_is_read_and_must_have_one_for_each_class(root):
