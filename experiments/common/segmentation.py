@@ -40,8 +40,9 @@ def read(c: ConfigDict, folder: bool) -> tuple[ConfigDict, ConfigDict]:
     same, splits = dict(root=c.get_oneway_ref("data_dir")), ("train", "val")
     if not folder:
         return tuple(spec(ade20k, split=split, **same) for split in splits)
-    c.update(class_names="", reduce_zero_label=False, image_suffix="", label_suffix="")
-    same |= run.refs(c, "class_names", "reduce_zero_label", "image_suffix", "label_suffix")
+    own = dict(class_names="", palette="", reduce_zero_label=False, image_suffix="")
+    c.update(own, label_suffix="")
+    same |= run.refs(c, *own, "label_suffix")
     return tuple(spec(label_folder, split=split, **same) for split in splits)
 
 

@@ -48,16 +48,18 @@ def write_labels(config, run: Run, data: EvalData, folder: epath.Path) -> int:
         shape = jax.eval_shape(maps, state, run.task.batch_shapes(1), frozen)["maps"].shape
         names = weights_classes(config, folder, shape[-1]).names
         names = names if len(names) == shape[-1] else tuple(map(str, range(shape[-1])))
+        colors = class_colors(config, len(names))
         target, rows, used = folder / "predictions", [], set()
         for name, picture, labels in _labels(run, state, frozen, data):
             rows.append((name, np.bincount(labels.ravel(), minlength=len(names)) / labels.size))
             if jax.process_index() == 0:
                 path = pathlib.PurePath(name).relative_to(data.source.root)
-                _write(target, _free_name(path, used), picture, labels, len(names))
+                _write(target, _free_name(path, used), picture, labels, colors)
     if not rows:
         raise UserError(f"none of the {data.num_examples} files can be read")
     if jax.process_index() == 0:
-        draw_legend(target / LEGEND, names, np.mean([shares for _, shares in rows], axis=0))
+        means = np.mean([shares for _, shares in rows], axis=0)
+        draw_legend(target / LEGEND, names, means, colors)
         csv.writer(text := io.StringIO(newline="")).writerows(
             [("image", *names), *((name, *(f"{x:.6f}" for x in shares)) for name, shares in rows)]
         )
@@ -126,11 +128,10 @@ def _free_name(path: pathlib.PurePath, used: set[str]) -> str:
 
 
 def _write(
-    folder: epath.Path, name: str, picture: np.ndarray, labels: np.ndarray, classes: int
+    folder: epath.Path, name: str, picture: np.ndarray, labels: np.ndarray, colors: np.ndarray
 ) -> None:
     from PIL import Image
 
-    colors = np.array(palettes.distinct(classes), np.uint8)
     indexed = Image.fromarray(labels)
     indexed.putpalette(colors.ravel().tolist())
     overlay = (picture.astype(np.uint16) + colors[labels]) // 2
@@ -142,15 +143,33 @@ def _write(
             image.save(file, "PNG")
 
 
-def draw_legend(path: epath.Path, names: Sequence[str], shares: np.ndarray) -> None:
+def class_colors(config, count: int) -> np.ndarray:
+    """The color of each class: those of the data set, or else colors that differ.
+
+    Args:
+        config: The experiment's config; `palette` and `data_dir` say where a file of colors is, see
+            `palettes.of_folder`.
+        count: K.
+
+    Returns:
+        uint8 (K, 3). Raises UserError for a file of other colors than K.
+    """
+    root, file = config.get("data_dir") or "", config.get("palette") or ""
+    colors = palettes.of_folder(root, file, count) or palettes.distinct(count)
+    return np.array(colors, np.uint8)
+
+
+def draw_legend(
+    path: epath.Path, names: Sequence[str], shares: np.ndarray, colors: np.ndarray
+) -> None:
     """Draws the color and the name of each class that was found, the largest first.
 
     Args:
         path: The picture to write.
         names: K class names.
         shares: (K,), the share of all pixels that each class has.
+        colors: uint8 (K, 3).
     """
-    colors = palettes.distinct(len(names))
     order = [int(k) for k in np.argsort(-shares, kind="stable") if shares[k] > 0]
     swatches = [np.full((_SWATCH, _SWATCH, 3), colors[k], np.uint8) for k in order]
     texts = [f"{contact_sheet.short(names[k])}\n{shares[k]:.1%}" for k in order]

@@ -16,7 +16,7 @@ from swin_jax.data.segmentation.source import LabeledFiles
 from swin_jax.data.sources import CachedSource
 
 IMAGES, LABELS = "images", ("labels", "annotations")
-CLASSES, PALETTE = "classes.txt", "palette.txt"
+CLASSES = "classes.txt"
 _OTHER_NAMES = {"train": ("training",), "val": ("validation",)}
 
 
@@ -48,7 +48,7 @@ def label_folder(
         image_suffix: The end of the names of images, before '.jpg', that labels lack.
         label_suffix: The end of the names of labels, before '.png', that images lack.
         palette: A file with a color for each class, see `palettes.read`; '' is root/palette.txt if
-            there is one, or else colors that differ.
+            there is one.
         conversion: The same as in `sources.image_folder`.
         limits: Limits on a picture; None for `picture.Limits()`.
         check: True to look at all labels before the first is used, see `checking.check`. What it
@@ -57,8 +57,8 @@ def label_folder(
             process.
 
     Returns:
-        A source of `image` and of `label` uint8 (H, W), 255 where a pixel belongs to no class, with
-        a `palette`.
+        A source of `image` and of `label` uint8 (H, W), 255 where a pixel belongs to no class; its
+        `palette` is () where there is no file of colors.
 
     Raises:
         UserError: No folder, no class list, images without labels, and, by `check`, labels of
@@ -68,8 +68,7 @@ def label_folder(
         raise UserError("a folder of labeled images needs its path: give --config.data_dir=DIR")
     root = os.path.expanduser(root)
     names = _class_names(root, class_names)
-    listed = palette or os.path.join(root, PALETTE)
-    colors = palettes.read(listed, len(names)) if palette or os.path.isfile(listed) else ()
+    colors = palettes.of_folder(root, palette, len(names))
     images, labels = find_split(root, split)
     files = pair_files(root, images, labels, image_suffix, label_suffix)
     source = LabeledFiles(root, *files, names, colors, reduce_zero_label, conversion, limits)

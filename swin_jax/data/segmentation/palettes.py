@@ -1,6 +1,7 @@
 """A color for each class: read from a file, or made so that all differ."""
 
 import functools
+import os
 import re
 from collections.abc import Sequence
 
@@ -12,9 +13,26 @@ from swin_jax.core.errors import UserError
 
 Color = tuple[int, int, int]
 
+BESIDE = "palette.txt"
 _LEVELS = np.linspace(0, 255, 8).astype(int)
 _HEX = re.compile(r"#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})\b")
 _DECIMAL = re.compile(r"\(?(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})\b")
+
+
+def of_folder(root: str, file: str, count: int) -> tuple[Color, ...]:
+    """The colors of a file, or those of palette.txt in a folder of labeled images.
+
+    Args:
+        root: The folder; '' for none.
+        file: Path of a file of colors; '' for root/palette.txt, if there is one.
+        count: Number of classes.
+
+    Returns:
+        RGB, 0 to 255; () if there is no file. Raises UserError as `read`.
+    """
+    beside = os.path.join(os.path.expanduser(root), BESIDE) if root else ""
+    file = file or (beside if os.path.isfile(beside) else "")
+    return read(file, count) if file else ()
 
 
 def read(file: str, count: int = 0) -> tuple[Color, ...]:
