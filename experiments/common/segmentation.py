@@ -47,6 +47,7 @@ def read(c: ConfigDict, folder: bool) -> tuple[ConfigDict, ConfigDict]:
 
 
 def _scale(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """The most pixels of both sides of a resized picture, for crops of a size."""
     short = min(per_axis(image_size, 2))
     return 4 * short, short
 

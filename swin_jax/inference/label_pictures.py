@@ -16,7 +16,7 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.data.image.transforms import to_rgb
 from swin_jax.data.pipeline import EvalData
-from swin_jax.data.segmentation import palettes
+from swin_jax.data.segmentation import label_files, palettes
 from swin_jax.inference import contact_sheet
 from swin_jax.inference.trained_run import examples, trained
 from swin_jax.ops import label_maps
@@ -130,17 +130,11 @@ def _free_name(path: pathlib.PurePath, used: set[str]) -> str:
 def _write(
     folder: epath.Path, name: str, picture: np.ndarray, labels: np.ndarray, colors: np.ndarray
 ) -> None:
-    from PIL import Image
-
-    indexed = Image.fromarray(labels)
-    indexed.putpalette(colors.ravel().tolist())
-    overlay = (picture.astype(np.uint16) + colors[labels]) // 2
-    pictures = indexed, Image.fromarray(overlay.astype(np.uint8))
-    for kind, image in zip(FOLDERS, pictures):
+    overlay = label_files.encode_overlay(labels, picture, colors)
+    for kind, data in zip(FOLDERS, (label_files.encode(labels, colors), overlay)):
         path = folder / kind / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with storage.writing(path) as file:
-            image.save(file, "PNG")
+        storage.write(path, data)
 
 
 def class_colors(config, count: int) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Files of labels: one number for each pixel."""
 
+import io
 import os
 
 import numpy as np
+from PIL import Image
 
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UnreadableError
@@ -100,3 +102,21 @@ def check_size(label: np.ndarray, size: tuple[int, int]) -> None:
         raise UnfitError(
             f"it is {label.shape[1]} x {label.shape[0]} pixels, its image {size[1]} x {size[0]}"
         )
+
+
+def encode(label: np.ndarray, colors: np.ndarray) -> bytes:
+    """A PNG of labels, uint8 (H, W), with a palette of `colors`, uint8 (K, 3)."""
+    image = Image.fromarray(label)
+    image.putpalette(colors.ravel().tolist())
+    return _png(image)
+
+
+def encode_overlay(label: np.ndarray, image: np.ndarray, colors: np.ndarray) -> bytes:
+    """A PNG of an image, uint8 (H, W, 3), with the colors of its labels laid over it by half."""
+    mixed = (image.astype(np.uint16) + colors[label]) // 2
+    return _png(Image.fromarray(mixed.astype(np.uint8)))
+
+
+def _png(image: Image.Image) -> bytes:
+    image.save(file := io.BytesIO(), "PNG")
+    return file.getvalue()
