@@ -23,11 +23,12 @@ from swin_jax.data.image import picture
 from swin_jax.data.segmentation import label_files
 from swin_jax.data.segmentation.source import LabeledFiles
 
+FEW = 1000  # labels that are looked at again each time: that takes two seconds
 _SHOWN = 8  # files and classes that a message names
 
 
 def check(source: LabeledFiles, place: str) -> None:
-    """Looks at every label of a source, once for unchanged files.
+    """Looks at every label of a source, of large sets once for unchanged files.
 
     Warnings tell of palettes, of files that cannot be read (which training replaces), and of
     classes without a pixel.
@@ -39,7 +40,7 @@ def check(source: LabeledFiles, place: str) -> None:
     Raises:
         UserError: Labels that do not fit, with their files, numbers and sizes.
     """
-    with report_of(place) as report:
+    with report_of(source, place) as report:
         try:
             findings = scan(source, report)
         except file_scan.UnfinishedError as error:
@@ -115,14 +116,17 @@ def check_file(source: LabeledFiles, index: int, decode: bool = False) -> Findin
 
 
 @contextlib.contextmanager
-def report_of(place: str) -> Iterator[str]:
+def report_of(source: LabeledFiles, place: str) -> Iterator[str]:
     """The path of the report on a folder of labels, which no other process writes meanwhile.
 
-    It is in the cache, or in a temporary folder where that cannot be written.
+    It is in the cache; in a temporary folder where that cannot be written, and for few labels.
     """
     name = hashlib.sha256(os.path.realpath(place).encode("utf-8", "surrogateescape")).hexdigest()
     folder = storage.cache_folder() / "scans"
     with contextlib.ExitStack() as stack:
+        if len(source) < FEW:
+            yield os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "report.jsonl")
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context(open(folder / f"{name[:16]}.lock", "w"))

@@ -9,10 +9,11 @@ wholly, and so is its label: missing, of another size, with numbers beyond the c
 damaged. A training run does the same when it starts, but takes only the sizes of images; it refuses
 labels that do not fit, and replaces files that are damaged.
 
-Findings go line by line to a report, that of the training run in the cache ($SWIN_JAX_CACHE) or
-`--report`. A second scan, and the run, take from there what is known already of unchanged files, so
-an interrupted scan resumes. Exit status: 0 where all is good, 1 where anything is not or where the
-scan failed, 2 for a wrong flag or images without labels, 130 after an interruption.
+Findings go line by line to a report, `--report` or, for 1,000 labels and more, that of the training
+run in the cache ($SWIN_JAX_CACHE). A second scan, and the run, take from there what is known of
+unchanged files, so an interrupted scan resumes. Exit status: 0 where all is good, 1 where anything
+is not or where the scan failed, 2 for a wrong flag or images without labels, 130 after an
+interruption.
 """
 
 import argparse
@@ -86,7 +87,7 @@ def _scan(flags: argparse.Namespace) -> bool:
         source = _source(flags, root, split)
         place = os.path.join(root, find_split(root, split)[1])
         with contextlib.ExitStack() as stack:
-            report = flags.report or stack.enter_context(checking.report_of(place))
+            report = flags.report or stack.enter_context(checking.report_of(source, place))
             findings = checking.scan(source, report, True, flags.num_threads)
         file_scan.show(f"{split}: images of each class, by its number\n")
         file_scan.show(class_lines(findings, source))

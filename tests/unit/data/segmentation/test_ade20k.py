@@ -14,11 +14,6 @@ from swin_jax.data.segmentation.ade20k import ade20k, read_classes
 FIRST = ("wall", "building, edifice", "sky", "floor, flooring", "tree", "ceiling", "road, route", "bed ")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path / "cache"))
-
-
 def listed(rows=150, header="Idx\tRatio\tTrain\tVal\tStuff\tName", ending=""):
     names = [*FIRST, *(f"thing {i}, object" for i in range(len(FIRST), rows))]
     lines = [f"{i}\t0.01\t100\t10\t1\t{name}{ending}" for i, name in enumerate(names, 1)]

@@ -25,6 +25,7 @@ NAMES = ("sky", "sea", "sand")
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(checking, "FEW", 3)
 
 
 def image(index=0, size=SIZE):
@@ -306,6 +307,12 @@ def test_a_check_looks_at_new_and_changed_files_only_and_no_report_is_needed(roo
     with pytest.warns(UserWarning, match="no pixel of 1 of the classes: surf"):
         read(root)
     assert len(looked) == 3
+    monkeypatch.setattr(checking, "FEW", 4)  # looked at each time
+    looked.clear()
+    with pytest.warns(UserWarning):
+        read(root)
+    assert len(looked) == 3
+    monkeypatch.setattr(checking, "FEW", 3)
     (tmp_path / "file").touch()
     monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path / "file"))
     looked.clear()
@@ -317,7 +324,7 @@ def test_a_check_looks_at_new_and_changed_files_only_and_no_report_is_needed(roo
 def test_a_process_that_checks_the_same_folder_is_waited_for(root, capsys):
     place = str(root / "labels/train")
     with ThreadPoolExecutor(1) as pool:
-        with checking.report_of(place):
+        with checking.report_of(read(root, check=False), place):
             other = pool.submit(read, root)
             said, end = "", time.monotonic() + 60
             while not said and time.monotonic() < end:
