@@ -1,5 +1,7 @@
 """From logits to labels, strip by strip, against the same with whole arrays."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,19 @@ def test_several_passes_are_mean_probabilities_and_mirrored_ones_turn_back():
     wanted = np.mean([jax.nn.softmax(scores) for scores in plainly], axis=0)
     np.testing.assert_allclose(probabilities(views, (41, 33)), wanted, atol=2e-6)
     assert (labels(views, (41, 33)) == wanted.argmax(-1)).all()
+
+
+def test_no_array_has_all_classes_at_all_pixels(monkeypatch):
+    size, method = (300, 400), Method(mode="slide", crop=64, stride=43)
+    image = RNG.normal(size=(*size, 3)).astype(np.float32)
+    one = view(lambda part: np.repeat(predict(part), 25, axis=-1), image, method)
+    assert len(one.boxes) == 7 * 9 and one.logits[0].shape[-1] == 150
+    monkeypatch.setattr(label_maps, "_STRIP_BYTES", 2**20)
+    tracemalloc.start()
+    labels([one], size)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20 < 4 * 150 * 300 * 400 / 8
 
 
 def test_windows_are_the_official_ones():

@@ -128,5 +128,5 @@ def test_decay_falls_on_what_it_falls_on_in_the_published_recipe():
 
 def test_kernels_of_heads_are_split_by_the_partition():
     rule = next(axes for pattern, axes in rules.PARTITION if re.search(pattern, "decode_head/bottleneck/conv/kernel"))
-    assert rule == (None, None, "fsdp", "tensor")
+    assert rule == (None, None, "fsdp", None)
     assert not any(re.search(pattern, "decode_head/conv_seg/kernel") for pattern, _ in rules.PARTITION)
