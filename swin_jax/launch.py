@@ -99,7 +99,7 @@ def _report(error: BaseException, wrong: int) -> int:
         say("interrupted; rerun the same command to resume")
         return INTERRUPTED
     if isinstance(error, UserError):
-        say(f"error: {error}")
+        say(f"error: {error.message}", error.items)
         return wrong
     traceback.print_exception(error)
     return 1

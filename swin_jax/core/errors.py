@@ -12,7 +12,7 @@ import types
 import warnings
 from collections.abc import Iterable, Iterator
 
-from swin_jax.core.output.text import shown
+from swin_jax.core.output.text import listed, shown
 
 _PACKAGE = str(pathlib.Path(__file__).parents[1]) + os.sep
 _PYTHON = os.path.dirname(os.__file__) + os.sep
@@ -26,11 +26,26 @@ class UserError(ValueError):
     lets a UserError pass first.
 
     Args:
-        message: The message; names in it may be of any text and length.
+        message: The message, one line; names in it may be of any text and length.
+        items: A list that belongs to it, of names of arrays for example, with a line for each item.
+
+    Attributes:
+        message: The line, as it is shown.
+        items: The list.
     """
 
-    def __init__(self, message: object = "") -> None:
-        super().__init__(shown(message))
+    def __init__(self, message: object = "", items: Iterable[object] = ()) -> None:
+        self.message, self.items = shown(message), tuple(items)
+        super().__init__(listed(self.message, self.items))
+
+    def __reduce__(self):  # on its way out of a loader process
+        return UserError, (self.message, self.items)
+
+    def about(self, place: object) -> "UserError":
+        """The same error, which names a file or another place once."""
+        place = shown(place)
+        text = self.message if place in self.message else f"{place}: {self.message}"
+        return UserError(text, self.items)
 
 
 class UnreadableError(Exception):

@@ -139,20 +139,23 @@ class Report:
         """True if there is any difference."""
         return bool(self.missing or self.unexpected or self.misshaped)
 
-    def __str__(self) -> str:
-        lines = [
-            (
-                f"{len(self.missing)} missing, {len(self.unexpected)} unexpected, "
-                f"{len(self.misshaped)} mis-shaped keys"
-            )
-        ]
-        lines += [f"  missing     {name}" for name in self.missing]
-        lines += [f"  unexpected  {name}" for name in self.unexpected]
-        lines += [
-            f"  mis-shaped  {name}: {found}, expected {wanted}"
+    def error(self, what: str) -> UserError:
+        """The error that lists all differences.
+
+        Args:
+            what: What the weights are not, which begins the message.
+        """
+        items = [f"missing     {name}" for name in self.missing]
+        items += [f"unexpected  {name}" for name in self.unexpected]
+        items += [
+            f"mis-shaped  {name}: {found}, expected {wanted}"
             for name, found, wanted in self.misshaped
         ]
-        return "\n".join(lines)
+        return UserError(
+            f"{what}: {len(self.missing)} missing, {len(self.unexpected)} unexpected, "
+            f"{len(self.misshaped)} mis-shaped keys",
+            items,
+        )
 
     def line(self) -> str:
         """The differences in one line, with the first names of each kind."""
@@ -201,4 +204,4 @@ def check(found: Mapping, expected: Mapping, what: str, allowed: Iterable[str] =
     """
     report = compare(found, expected, allowed)
     if report:
-        raise UserError(f"these weights are not for {what}: {report}")
+        raise report.error(f"these weights are not for {what}")

@@ -312,9 +312,9 @@ def _convert(convert: Callable, source: Any, model: Any, name: str, key: str) ->
     try:
         return convert(source, model)
     except UserError as error:
-        text = str(error) if str(name) in str(error) else f"{name}: {error}"
-        hint = f" (the flag is --config.{key}.convert.resize)" if "resize=" in text else ""
-        raise UserError(text + hint) from error
+        told = error.about(name)
+        hint = f" (the flag is --config.{key}.convert.resize)" if "resize=" in str(told) else ""
+        raise UserError(told.message + hint, told.items) from error
     except (
         ValueError,
         TypeError,

@@ -2,19 +2,18 @@
 
 import re
 import sys
+from collections.abc import Iterable
 
 LENGTH = 4000  # characters of a message
+_ITEM, _ITEMS = 200, 40  # characters of a line of a list, and its lines
 _CUT = " ... "
-# Control characters, which a terminal obeys; ends of lines, but those before the indented lines of
-# a list; marks that turn the direction of what follows; halves of characters, which bytes of names
-# that are not UTF-8 become.
-_UNSAFE = re.compile(
-    "\n(?!  )|[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+# Control characters, which a terminal obeys, ends of lines among them; marks that turn the
+# direction of what follows; halves of characters, which bytes of names that are not UTF-8 become.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def shown(text: object, length: int = LENGTH) -> str:
-    """A text that any terminal shows as it is, on one line but for indented ones.
+    """A text that any terminal shows as it is, on one line.
 
     Control characters are escaped as in Python, and letters of all languages stay. What is longer
     loses its middle, so that a message keeps its advice.
@@ -30,11 +29,25 @@ def shown(text: object, length: int = LENGTH) -> str:
     return escaped[: length - len(_CUT) - end] + _CUT + escaped[-end:]
 
 
+def listed(head: object, items: Iterable[object], length: int = LENGTH) -> str:
+    """A line as `shown`, and below it, indented, a line for each item of a list.
+
+    Of a long list the middle is left out, and counted.
+    """
+    items = list(items)
+    if more := max(len(items) - _ITEMS, 0):
+        end = _ITEMS // 3
+        items[_ITEMS - end : -end] = [f"... and {more} more"]
+    return "\n  ".join([shown(head, length), *(shown(item, _ITEM) for item in items)])
+
+
 def quoted(value: object) -> str:
     """A part of a message, a name or a value: `shown` with 200 characters."""
     return shown(value, 200)
 
 
-def say(line: object) -> None:
-    """Prints a line to standard error, as `shown`; it may have a message and some words."""
-    print(shown(line, 2 * LENGTH), file=sys.stderr, flush=True)
+def say(line: object, items: Iterable[object] = ()) -> None:
+    """Prints a line to standard error, which may have a message and some words, and below it
+    the items of a list; as `listed`.
+    """
+    print(listed(line, items, 2 * LENGTH), file=sys.stderr, flush=True)

@@ -249,4 +249,4 @@ def _readable(path: pathlib.Path, read: Callable, *arguments: Any) -> Any:
     except UnreadableError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     except UserError as error:
-        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        raise error.about(path) from error

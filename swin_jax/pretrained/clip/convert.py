@@ -201,7 +201,7 @@ def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
             n.removeprefix("visual."): v for n, v in state_dict.items() if n.startswith("visual.")
         }
         convert_swin.check_sizes(visual, model.visual)
-    raise UserError(f"these weights are not for this CLIP: {report}")
+    raise report.error("these weights are not for this CLIP")
 
 
 def difference(state_dict: Mapping, model) -> str:

@@ -97,7 +97,7 @@ def read(path: Path, url: str, take: Callable[[Path], Any]) -> Any:
         return take(path)
     except UserError as error:
         again = f"to download it again, delete {path} and {path.name}.json"
-        raise UserError(f"{error}; it came from {url}: {again}") from error
+        raise UserError(f"{error.message}; it came from {url}: {again}", error.items) from error
 
 
 def sha256(path) -> str:

@@ -25,7 +25,7 @@ def opened(path: str | os.PathLike, kind: str) -> Iterator[BinaryIO]:
         with open(path, "rb", opener=_open) as file:
             yield file
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise error.about(path) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # whatever a damaged file provokes in the readers

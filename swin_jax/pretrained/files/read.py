@@ -90,7 +90,7 @@ def unwrapped(arrays: dict[str, np.ndarray], path) -> dict[str, np.ndarray]:
     try:
         found, said = wrappers.unwrap(arrays)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise error.about(path) from None
     for line in said:
         warn(f"{path}: {line}")
     return found

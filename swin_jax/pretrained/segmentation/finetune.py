@@ -101,8 +101,7 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     try:
         return convert.from_official(remap(found, model, resize), model)
     except UserError as error:
-        text = str(error) if str(source) in str(error) else f"{source}: {error}"
-        raise UserError(text) from error
+        raise error.about(source) from error
 
 
 def backbone_of_run(config: Mapping | None) -> SimpleNamespace | None:

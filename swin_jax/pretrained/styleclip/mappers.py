@@ -57,7 +57,7 @@ def read(path: str | os.PathLike, key: str | None = None) -> dict[str, np.ndarra
     try:
         return own_part(beside.read(Path(path), key))
     except UserError as error:
-        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        raise error.about(path) from error
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:

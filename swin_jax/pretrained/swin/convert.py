@@ -198,7 +198,7 @@ def _check(state_dict: Mapping, model) -> None:
         fields = {name: value for name, value in told.items() if value != _plain(model, name)}
         arguments = ", ".join(f"{name}={value!r}" for name, value in fields.items())
         advice = f"; make the model with {arguments}" if fields else ""
-    raise UserError(f"these weights are not for {_describe(model)}{advice}: {report}")
+    raise report.error(f"these weights are not for {_describe(model)}{advice}")
 
 
 def check_sizes(state_dict: Mapping[str, np.ndarray], model) -> None:

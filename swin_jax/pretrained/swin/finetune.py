@@ -334,9 +334,9 @@ def fit(found: Mapping, source, model, resize: str | None, rows=None) -> dict:
             tell_scales(trained, model)
         return swin.from_official(remap(found, model, resize, rows, made_for), model)
     except UserError as error:
-        raise UserError(
-            f"{source}: {error}" if not isinstance(source, Mapping) else str(error)
-        ) from error
+        if isinstance(source, Mapping):
+            raise
+        raise error.about(source) from error
 
 
 def fields_of(source, found: Mapping) -> SimpleNamespace | None:

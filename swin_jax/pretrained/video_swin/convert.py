@@ -146,10 +146,10 @@ def _check(found: Mapping, model) -> None:
         raise UserError(other)
     swin.check_sizes(inside, model.backbone)
     swin_ = model.backbone
-    raise UserError(
+    raise report.error(
         f"these weights are not for VideoSwin(embed_dim={swin_.embed_dim}, "
         f"depths={tuple(swin_.depths)}, num_heads={tuple(swin_.num_heads)}, "
-        f"window_size={tuple(swin_.window_size)}, num_classes={model.num_classes}): {report}"
+        f"window_size={tuple(swin_.window_size)}, num_classes={model.num_classes})"
     )
 
 

@@ -204,8 +204,7 @@ def load_pretrained(
     except UserError as error:
         if isinstance(source, Mapping):
             raise
-        text = str(error) if str(source) in str(error) else f"{source}: {error}"
-        raise UserError(text) from error
+        raise error.about(source) from error
 
 
 def fields_of(config: Mapping) -> dict:

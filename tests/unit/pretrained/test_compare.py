@@ -27,6 +27,12 @@ def test_every_difference_is_listed_at_once():
     assert "attn_mask" not in message
 
 
+def test_a_name_has_one_line_whatever_it_holds():
+    with pytest.raises(UserError) as error:
+        compare.check({"a\n  missing     b": np.zeros(1)}, {}, "a model")
+    assert str(error.value).split("\n")[1:] == [r"  unexpected  a\n  missing     b"]
+
+
 def test_allowed_names_and_buffers_are_passed_over():
     found = {"a": np.zeros(1), "decoder": np.zeros(1), "layers.0.relative_position_index": np.zeros(1)}
     assert compare.compare(found, {"a": (1,)}, allowed=["decoder"]) == compare.Report((), (), ())

@@ -19,6 +19,7 @@ PACKAGE = pathlib.Path(swin_jax.__file__).parent
     [
         ("a\x1b[31mred", r"a\x1b[31mred"),
         ("two\r\nlines\tand\x0bmore", r"two\r\nlines\tand\x0bmore"),
+        ("cat\n  error: dog", r"cat\n  error: dog"),
         ("\x9b31m \x7f \0", r"\x9b31m \x7f \x00"),
         ("one\u2028two\u2029", r"one\u2028two\u2029"),
         ("exe.\u202egpj", r"exe.\u202egpj"),
@@ -57,6 +58,18 @@ def test_messages_are_on_one_line_wherever_they_are_shown(capsys):
     say(name)
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(line) and err.count("\n") == 1 and len(err) == 2 * LENGTH + 1
+
+
+def test_a_list_has_a_line_for_each_item(capsys):
+    error = UserError("2 names\n  are odd", ["a\n  b", "c" * 500])
+    lines = str(error).split("\n")
+    assert lines == [r"2 names\n  are odd", r"  a\n  b", lines[2]] and len(lines[2]) == 202
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    say(f"error: {error.message}", error.items)
+    assert capsys.readouterr().err == f"error: {error}\n"
+    assert str(error.about("x\ny")) == rf"x\ny: {error}" and str(error.about("x\ny").about("x\ny")).count("x") == 1
+    many = str(UserError("many", range(1000))).split("\n")
+    assert many[1:3] + many[-1:] == ["  0", "  1", "  999"] and "  ... and 960 more" in many and len(many) == 42
 
 
 def test_messages_go_through_one_door():
