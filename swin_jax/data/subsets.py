@@ -51,7 +51,7 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
 
     Returns:
         A source of per_class records of each class, in the order of `source`. Raises UserError
-        where a class has fewer, or records have several labels.
+        where a class has fewer, or records have several labels or one for each pixel.
     """
     if has_several(source):
         raise UserError(
@@ -75,6 +75,11 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
 def _label(source: Any, index: int) -> int:
     """The label of a record; -1 where it cannot be read."""
     try:
-        return source[index]["label"]
+        label = source[index]["label"]
     except unreadable.CAUSES:
         return -1
+    if np.ndim(label):
+        raise UserError(
+            "records with a label for each pixel cannot be counted by class; choose them by index"
+        )
+    return label

@@ -47,3 +47,8 @@ def test_records_that_cannot_be_read_are_not_drawn(tmp_path):
         assert subsets.subset(source, 2).indices[:2] == (0, 2)
     with pytest.warns(UserWarning), pytest.raises(UserError, match="class 'a' has 2"):
         subsets.subset(source, 3)
+
+
+def test_records_with_a_label_for_each_pixel_are_refused():
+    with pytest.raises(UserError, match="a label for each pixel"):
+        subsets.subset(fake.scenes(8, num_examples=4), 1)
