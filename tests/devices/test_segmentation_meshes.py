@@ -19,7 +19,7 @@ RATE = 1e5  # so that the update is the gradient, and parameters are small besid
 def task():
     model = make_upernet(
         num_classes=3, channels=8, auxiliary_channels=8, pool_scales=(1, 2), image_size=32, embed_dim=8,
-        depths=(1, 3), num_heads=(2, 4), window_size=4, drop_path_rate=0.1, remat="full", scan=True,
+        depths=(1, 2), num_heads=(2, 4), window_size=4, drop_path_rate=0.1, remat="full", scan=True,
     )  # fmt: skip
     # Adam would divide what rounding makes of gradients that are 0.
     return Segmentation(model, optim.sgd(schedules.constant(RATE), no_decay=(), momentum=0.0), 32, 3)

@@ -13,8 +13,12 @@ from swin_jax.core.config import spec
 from swin_jax.core.errors import UserError
 from swin_jax.data.labels import Marked, Relabeled
 from swin_jax.data.pipeline import EvalData, TrainData
+from swin_jax.data.segmentation.several_sizes import SeveralSizes
+from swin_jax.data.segmentation.transforms import eval_transform
 from swin_jax.evals.accuracy import Accuracy
+from swin_jax.evals.mean_iou import MeanIoU
 from swin_jax.evals.multi_view import MultiView
+from swin_jax.pretrained.segmentation.finetune import FRESH
 from swin_jax.train import checkpoint
 from swin_jax.train.init_from import Frozen, InitFrom
 from swin_jax.train.label_space import share_labels, weights_classes
@@ -319,6 +323,47 @@ def test_sets_of_one_label_each_get_marks_for_a_task_of_several(tmp_path):
     assert [found["val"].data.source[i]["label"].tolist() for i in range(2)] == [[0, -1, 1], [1, -1, 0]]
     (line,) = lines
     assert "'val' has 2 of the 3 classes" in line
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes(Named):
+    """Records of a label for each pixel: every class once, and a pixel without one."""
+
+    def __getitem__(self, index):
+        label = np.array([[*range(len(self.class_names)), 255]], np.uint8)
+        return {"image": np.zeros((*label.shape, 3), np.uint8), "label": label}
+
+
+def pixels_as_they_are(example, rng=None):
+    return example
+
+
+def test_labels_of_pixels_are_shared_by_name(tmp_path, monkeypatch):
+    shapes = dict(label=jax.ShapeDtypeStruct((1, 1, 4), np.uint8))
+    task = types.SimpleNamespace(predicts="maps", batch_shapes=lambda size: shapes)
+    data = TrainData(Scenes(ANIMALS), pixels_as_they_are, 2, num_threads=0)
+    other = EvalData(Scenes(("dog", "ant", "cow")), pixels_as_they_are, 1, num_threads=0)
+    _, found, lines = share_labels(config(), tmp_path, task, data, {"val": MeanIoU(other)})
+    batch = next(found["val"].data.batches(1, [0]))
+    assert batch["label"].tolist() == [[[2, 0, 1, 255]]] and "'val'" in lines[0]
+    scale = (4, 1)
+    several = {"val": MeanIoU(SeveralSizes(dataclasses.replace(other, transform=eval_transform(scale)), scale))}
+    _, found, _ = share_labels(config(), tmp_path, task, data, several)
+    assert next(found["val"].data.batches(1, [0]))["label"].tolist() == [[[2, 0, 1, 255]]]
+    unknown = EvalData(Scenes(("elk", "ant", "cow")), pixels_as_they_are, 1, num_threads=0)
+    with pytest.raises(UserError, match="'val'.*training data.*'elk'"):
+        share_labels(config(), tmp_path, task, data, {"val": MeanIoU(unknown)})
+    folder = saved(tmp_path / "run", monkeypatch, ("bee", "cow", "dog"))
+    with pytest.raises(UserError, match="the training data.*the checkpoint in .*'ant'"):
+        share_labels(config(), folder, task, data, {})
+
+
+def test_a_segmenter_that_starts_from_a_backbone_has_the_classes_of_its_data(tmp_path):
+    """Those of the classifier that became the backbone are not compared."""
+    fields = dict(path=str(beside(tmp_path, BESIDE["timm"])[0]), backbone=True)
+    assert weights_classes(config(**fields, head=FRESH), tmp_path / "run", 3).names == ()
+    whole = dict(fields, backbone=False)
+    assert weights_classes(config(**whole, head=FRESH), tmp_path / "run", 3).names != ()
 
 
 def test_own_classes_and_other_tasks_are_left_alone(tmp_path):

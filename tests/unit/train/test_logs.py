@@ -378,6 +378,15 @@ def test_curves_have_so_many_panels_at_most(tmp_path, monkeypatch):
     assert curves.draw(tmp_path).stat().st_size < 10**5
 
 
+def test_the_table_of_an_evaluation_is_a_csv_of_its_step(tmp_path):
+    with logs.Logs(tmp_path, 3) as log:
+        log.attach(3, "eval/val/classes", [("class", "iou"), ("bed, or cot", "0.5"), ("sea", "")])
+    assert [path.name for path in (tmp_path / "tables").iterdir()] == ["val_classes_0000003.csv"]
+    text = (tmp_path / "tables" / "val_classes_0000003.csv").read_bytes()
+    assert text == b'class,iou\r\n"bed, or cot",0.5\r\nsea,\r\n'
+    assert not (tmp_path / "pictures").exists()
+
+
 def test_metrics_that_are_no_file_are_one_line(tmp_path):
     logs.metrics_path(tmp_path).mkdir()
     for read in (logs.read_metrics, lambda workdir: logs.truncate(workdir, 3), lambda workdir: logs.Logs(workdir, 3)):

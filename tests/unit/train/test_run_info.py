@@ -40,6 +40,14 @@ def test_a_task_may_describe_nothing():
     assert "frozen" not in facts()
 
 
+def test_notes_of_the_task_and_the_notice_of_a_recipe_are_said():
+    config = ml_collections.ConfigDict(dict(batch_size=16, total_steps=5, notice="the window is ours"))
+    found = run_info.facts(config, {"notes": ["statistics of micro-batches"]}, sharding.make_mesh(8), {})
+    said = [line for line in run_info.lines(found) if line.startswith("note ")]
+    assert [line.split(None, 1)[1] for line in said] == ["statistics of micro-batches", "the window is ours"]
+    assert not any(line.startswith("note ") for line in run_info.lines(facts()))
+
+
 def test_what_is_written_is_json_of_the_facts(tmp_path):
     found = facts(frozen(), {"parameters": 3})
     run_info.write(tmp_path, found)
