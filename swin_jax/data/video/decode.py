@@ -282,7 +282,6 @@ class _Frames:
         self._count, self._fit, self._rotate = len(names), fit, rotate
         # Keeps the conversion's tables, which cost as much as a conversion.
         self._reformatter = VideoReformatter()
-        self._matrices: dict[float, list[int]] = {}
         self.pixels = None
 
     @property
@@ -327,17 +326,17 @@ class _Frames:
         plane = rgb.planes[0]
         pixels = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)
         pixels = pixels[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-        return _upright(pixels, self._matrix(frame)) if self._rotate else pixels
+        return _upright(pixels, _matrix(frame)) if self._rotate else pixels
 
-    def _matrix(self, frame) -> list[int]:
-        """The first entries of the display matrix, none where there is none."""
-        # Side data hold on to their frame until garbage is collected, so that memory grows and the
-        # decoder finds no buffer to use again: the frames of one rotation share a matrix.
-        if frame.rotation not in self._matrices:
-            matrix = frame.side_data.get("DISPLAYMATRIX")
-            found = [] if matrix is None else np.frombuffer(matrix, np.int32)[:5].tolist()
-            self._matrices[frame.rotation] = found
-        return self._matrices[frame.rotation]
+
+def _matrix(frame) -> list[int]:
+    """The first entries of the display matrix of a frame, none where there is none."""
+    from av.sidedata.sidedata import SideDataContainer
+
+    # Not frame.side_data: these and their frame would hold each other until garbage is collected,
+    # so that memory grows and the decoder finds no buffer to use again.
+    matrix = SideDataContainer(frame).get("DISPLAYMATRIX")
+    return [] if matrix is None else np.frombuffer(matrix, np.int32)[:5].tolist()
 
 
 def _upright(pixels: np.ndarray, matrix: Sequence[int]) -> np.ndarray:

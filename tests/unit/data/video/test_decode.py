@@ -167,6 +167,15 @@ def test_mirrors_are_applied(matrix, mirror, plain, folder):
     np.testing.assert_array_equal(Reader(path, rotate=False).get([3, 20]), frames)
 
 
+def test_each_frame_is_shown_by_its_own_matrix(folder):
+    """A mirror and a turn, which FFmpeg tells as the same rotation, behind each other in one stream."""
+    plain = video_files.make(folder / "plain.h264", 12)
+    parts = [video_files.orient(plain, how) for how in ("flip=horizontal", "rotate=180")]
+    (folder / "joined.h264").write_bytes(b"".join(parts))
+    first = Reader(plain).get([0])[0]
+    np.testing.assert_array_equal(Reader(folder / "joined.h264").get([0, 12]), [first[:, ::-1], first[::-1, ::-1]])
+
+
 def test_rotation_equals_opencv(plain, folder):
     import cv2
 

@@ -126,6 +126,20 @@ def rotate(source, target, matrix) -> str:
     return str(target)
 
 
+def orient(source, how) -> bytes:
+    """A raw stream of H.264 whose key frames tell how they are to be turned, as options of h264_metadata."""
+    from av.bitstream import BitStreamFilterContext
+
+    found = b""
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        told = BitStreamFilterContext(f"h264_metadata=display_orientation=insert:{how}", stream)
+        for packet in container.demux(stream):
+            for changed in told.filter(packet if packet.size else None):
+                found += bytes(changed)
+    return found
+
+
 def start_later(source, target, ticks) -> str:
     """Copies an mp4 with an edit list that begins `ticks` of the track's time later."""
     data = bytearray(pathlib.Path(source).read_bytes())
