@@ -146,6 +146,27 @@ def test_scanned_stages_and_other_implementations():
     assert np.abs(other - expected).max() > 1e-3
 
 
+def test_windows_that_shift_by_padding_show_the_same():
+    model, variables, image = make()
+    for block in ("layers.0.blocks.0", "layers.0.blocks.1"):
+        maps = [
+            attention_maps.attention_map(model.clone(shift=shift), variables, image, block, (3, 6))
+            for shift in ("roll", "pad", "none")
+        ]
+        np.testing.assert_allclose(maps[1], maps[0], atol=1e-6)
+    assert np.abs(maps[2] - maps[0]).max() > 1e-3 and (maps[2][:, 0:4, 4:8] > 1e-6).all()
+
+
+def test_models_without_attention_in_windows_are_refused():
+    for fields in (swin.MLP, dict(token_mixer="sliding", shift="none")):
+        with pytest.raises(UserError, match=f"not of token_mixer='{fields['token_mixer']}'"):
+            attention_maps.attention_map(*make(**fields), "layers.0.blocks.0")
+    with pytest.raises(UserError, match="a Swin-MLP has no attention, and no position bias"):
+        attention_maps.bias_maps(*make(**swin.MLP)[:2], "layers.0.blocks.0")
+    none = make(relative_position=False)[:2]
+    assert not attention_maps.bias_maps(*none, "layers.0.blocks.0").any()
+
+
 def test_three_axes():
     model, variables, image = make(
         (4, 8, 12), image_size=(4, 8, 12), patch_size=(1, 2, 2), window_size=(2, 2, 3), small="axis"

@@ -92,6 +92,18 @@ def test_version_2_is_loaded_from_its_buffers_or_with_what_they_would_tell(tmp_p
     assert load(weights=timm, window_size=4, image_size=16)[0] == model
 
 
+def test_a_swin_mlp_is_told_by_its_file_and_fits_no_other_window(file, tmp_path):
+    model = swin.Swin(**TINY, **swin.MLP)
+    weights = write(tmp_path / "mlp.npz", zeros(model))
+    assert load(weights=weights)[0] == load(weights=weights, num_classes=5)[0] == model
+    with pytest.raises(UserError, match=r"this file is a Swin \(.*token_mixer=mlp\), not a swin_tiny_patch4"):
+        load("swin_tiny_patch4_window7_224", weights=weights)
+    with pytest.raises(UserError, match="the matrices fit one size only"):
+        load(weights=weights, window_size=2)
+    with pytest.raises(UserError, match="make the model with token_mixer='attention'"):
+        load(weights=file, **swin.MLP)
+
+
 def test_another_scale_of_the_continuous_bias_is_told_once_and_not_where_it_is_given(tmp_path, monkeypatch):
     model = swin.Swin(**TINY, **swin.V2)
     monkeypatch.setattr(swin, "PRESETS", {"swinv2_tiny_patch4_window8_256": TINY | swin.V2})
