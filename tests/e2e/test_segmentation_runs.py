@@ -114,16 +114,16 @@ def test_prediction_writes_labels_overlays_a_legend_and_shares(trained, folder, 
             np.testing.assert_allclose(float(row["iou"] or 0), right[k] / max(union, 1), atol=2e-3)
 
 
-def test_an_exported_segmenter_gives_maps_and_labels(trained, tmp_path, launch):
+def test_an_exported_segmenter_gives_maps_and_labels_of_the_size_that_is_asked_for(trained, tmp_path, launch):
     path = tmp_path / "model.stablehlo"
-    status, _, err = launch(CONFIG, trained, *TINY, f"--export={path}")
+    status, _, err = launch(None, trained, "--config.task.image_size=32,44", f"--export={path}")
     assert status == 0, err
     facts = json.loads(path.with_name(path.name + ".json").read_text())
-    assert facts["inputs"] == {"image": "uint8 (b, 32, 32, 3)"}
-    assert facts["outputs"] == {"labels": "uint8 (b, 32, 32)", "maps": "float32 (b, 8, 8, 150)"}
+    assert facts["inputs"] == {"image": "uint8 (b, 32, 44, 3)"}
+    assert facts["outputs"] == {"labels": "uint8 (b, 32, 44)", "maps": "float32 (b, 8, 11, 150)"}
     assert facts["class_names"][0] == "class 1"
-    found = jax.export.deserialize(path.read_bytes()).call({"image": np.zeros((1, 32, 32, 3), np.uint8)})
-    assert found["labels"].shape == (1, 32, 32) and np.isfinite(found["maps"]).all()
+    found = jax.export.deserialize(path.read_bytes()).call({"image": np.zeros((1, 32, 44, 3), np.uint8)})
+    assert found["labels"].shape == (1, 32, 44) and np.isfinite(found["maps"]).all()
 
 
 @pytest.mark.parametrize(
