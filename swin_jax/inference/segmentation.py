@@ -14,8 +14,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UserError, with_article
 from swin_jax.core.output.text import say
+from swin_jax.core.progress import Progress
+from swin_jax.evals.mean_iou import scores
 from swin_jax.inference.loaded_model import Preprocess, check_variables, preparation_of
 from swin_jax.models.segmentation import UPerNet
 from swin_jax.ops import label_maps
@@ -24,7 +27,7 @@ from swin_jax.pretrained import media
 from swin_jax.pretrained.load import shapes
 from swin_jax.pretrained.preparation import FIT, Preparation
 
-__all__ = ["SCALES", "WHOLE", "Method", "probabilities", "segment", "views"]
+__all__ = ["SCALES", "WHOLE", "Method", "mean_iou", "probabilities", "segment", "views"]
 
 
 def segment(
@@ -85,6 +88,58 @@ def probabilities(
     """
     passes, size = views(model, variables, picture, method, preprocess)
     return label_maps.probabilities(passes, size)
+
+
+def mean_iou(
+    model: nn.Module,
+    variables: dict,
+    source: Any,
+    method: Method = WHOLE,
+    preprocess: Preparation | Preprocess | None = None,
+) -> dict[str, Any]:
+    """The figures of a labeled data set, picture by picture on one device.
+
+    `Method(ratios=SCALES, flip=True)` makes them those that are published at several scales. An
+    experiment's evaluation of one scale, `evals.mean_iou.MeanIoU`, uses a whole mesh.
+
+    Args:
+        model, variables, method, preprocess: The same as in `segment`.
+        source: A sequence of {'image': a picture, 'label': uint8 (H, W), 255 where nothing counts},
+            with `class_names`; `data.segmentation.ade20k.ade20k(folder, "val")` for example.
+
+    Returns:
+        The figures of `evals.mean_iou.scores`: `mean_iou`, `mean_accuracy`, `pixel_accuracy` and
+        the table `classes`.
+
+    Raises:
+        UserError: Labels of another size than their picture, or beyond the model's classes.
+    """
+    if getattr(model, "num_classes", 0) != len(source.class_names):
+        raise UserError(
+            f"the model has {getattr(model, 'num_classes', 0)} classes, the data set "
+            f"{len(source.class_names)}"
+        )
+    counts = dict.fromkeys(("intersect", "predicted", "labeled"), 0)
+    with Progress(len(source), "images", "segmenting") as progress:
+        for index in range(len(source)):
+            record = source[index]
+            found = segment(model, variables, record["image"], method, preprocess)
+            added = _counts(found, np.asarray(record["label"]), model.num_classes)
+            counts = {name: counts[name] + added[name] for name in counts}
+            progress.update()
+    return scores(counts, source.class_names)
+
+
+def _counts(found: np.ndarray, label: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+    """int64 (K,) pixels of each class that are right, predicted and labeled."""
+    if found.shape != label.shape:
+        raise UserError(f"a label is {label.shape}, its picture {found.shape}")
+    known = label != IGNORED
+    found, label = found[known], label[known]
+    if label.size and label.max() >= classes:
+        raise UserError(f"a label has the class {label.max()}, the model {classes} classes")
+    pixels = {"intersect": label[found == label], "predicted": found, "labeled": label}
+    return {name: np.bincount(values, minlength=classes) for name, values in pixels.items()}
 
 
 def views(

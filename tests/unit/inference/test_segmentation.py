@@ -67,6 +67,32 @@ def test_ratios_change_the_size_and_flips_mirror():
     assert size == (64, 64)
 
 
+class Labeled(list):
+    class_names = ("a", "b", "c", "d", "e")
+
+
+def test_the_figures_of_a_set_are_those_of_its_labels():
+    images = [picture(26, 35), picture(40, 20), picture(33, 33)]
+    found = [segment(MODEL, VARIABLES, image, SLIDE, PREPARED) for image in images]
+    wrong = found[1].copy()
+    wrong[:10] = (wrong[:10] + 1) % 5
+    labels = [found[0], wrong, np.full((33, 33), 255, np.uint8)]
+    source = Labeled({"image": image, "label": label} for image, label in zip(images, labels))
+    figures = segmentation.mean_iou(MODEL, VARIABLES, source, SLIDE, PREPARED)
+    assert figures["pixel_accuracy"] == (26 * 35 + 30 * 20) / (26 * 35 + 40 * 20)
+    pairs = [(np.concatenate([x.ravel() for x in side[:2]])) for side in (found, labels)]
+    each = [((pairs[0] == k) & (pairs[1] == k)).sum() / ((pairs[0] == k) | (pairs[1] == k)).sum() for k in range(5)
+            if ((pairs[0] == k) | (pairs[1] == k)).any()]  # fmt: skip
+    np.testing.assert_allclose(figures["mean_iou"], np.mean(each))
+    assert len(figures["classes"]) == 1 + 5
+    with pytest.raises(UserError, match=r"a label is \(3, 3\), its picture \(26, 35\)"):
+        segmentation.mean_iou(MODEL, VARIABLES, Labeled([source[0] | {"label": np.zeros((3, 3), np.uint8)}]), SLIDE)
+    with pytest.raises(UserError, match="has the class 7, the model 5 classes"):
+        segmentation.mean_iou(
+            MODEL, VARIABLES, Labeled([source[0] | {"label": np.full((26, 35), 7, np.uint8)}]), SLIDE, PREPARED
+        )
+
+
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (7, 3)])
 def test_tiny_pictures_are_segmented(height, width):
     whole = PREPARED.replace(scale=(16, 16))
