@@ -29,7 +29,7 @@ BACKBONE = {"pretrain_img_size": "image_size", "in_chans": "in_channels"}
 DECODE = {"channels": "channels", "pool_scales": "pool_scales", "num_classes": "num_classes"}
 DECODE |= {"dropout_ratio": "dropout_rate"}
 # What is the same in every case, or follows from the rest.
-FIXED = {"type", "qk_scale", "drop_rate", "attn_drop_rate", "out_indices", "use_checkpoint"}
+FIXED = {"type", "qk_scale", "drop_rate", "attn_drop_rate", "out_indices", "use_checkpoint", "frozen_stages"}
 
 
 def make_model(config):
