@@ -232,8 +232,8 @@ class EvalData:
             does after `unreadable.MAX_RUN` unreadable records in a row.
         """
         whole = range(len(self.source))
-        starts = range(0, len(whole), batch_size)
-        return self.batches_of([whole[i : i + batch_size] for i in starts], batch_size, rows)
+        parts = [whole[i : i + batch_size] for i in whole[::batch_size]]
+        return self.batches_of(parts, batch_size, rows)
 
     def batches_of(
         self, parts: Sequence[Sequence[int]], batch_size: int, rows: Sequence[int]
@@ -298,12 +298,9 @@ class _EvalBatches:
         return batch
 
     def _stand_in(self, part: Sequence[int], found: dict[int, Any]) -> dict[str, Any]:
-        """A readable record, of the same batch if it has one: those of others may have another
-        size, and rows of other processes would not fit.
-        """
+        """A readable record, of the same batch if it can be: others may have another size."""
         for record in part:
-            example = found[record] if record in found else self._read(record)
-            if example is not None:
+            if example := found.get(record) or self._read(record):
                 return example
         return unreadable.stand_in(self.source, int(part[-1]), self.transform)
 

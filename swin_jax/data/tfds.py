@@ -81,7 +81,7 @@ def open_records(
         split: Split in TFDS's notation.
         image_key: A feature that is an image.
         keys: Other features that must be there; 'captions/text' is `text` inside of `captions`.
-        encoded: Those of them that stay encoded too, where they are images.
+        encoded: Images among them that stay encoded too.
 
     Returns:
         (records with the image as encoded bytes, TFDS features by name, the set's name). Raises

@@ -200,7 +200,7 @@ def _image_size(source: LabeledFiles, index: int, decode: bool) -> tuple[int, in
 
 
 def _asked(source: LabeledFiles, index: int) -> dict[str, Any]:
-    """What a finding depends on besides the file of the label."""
+    """Everything that a finding depends on besides the file of the label."""
     return dict(
         image=list(file_scan.begin(source.record_name(index)).values()),
         classes=len(source.class_names),

@@ -51,8 +51,7 @@ def label_folder(
             there is one.
         conversion: The same as in `sources.image_folder`.
         limits: Limits on a picture; None for `picture.Limits()`.
-        check: True to look at all labels before the first is used, see `checking.check`. What it
-            finds is kept, so that unchanged files are looked at once.
+        check: True to look at all labels before the first is used, see `checking.check`.
         in_memory: True to keep decoded images, for sets that fit in the memory of every loader
             process.
 

@@ -1,4 +1,4 @@
-"""Which label file belongs to which image: the one of the same name."""
+"""Pairs of image and label files, which have the same name."""
 
 import bisect
 import os

@@ -95,7 +95,7 @@ def distinct(count: int) -> tuple[Color, ...]:
 
 
 def _distance(colors: np.ndarray, color: np.ndarray) -> np.ndarray:
-    """How different colors look, nearly: squared, with the weights of the eye."""
+    """The squared distance of colors from another, with roughly the weights of the eye."""
     red = (colors[:, 0] + color[0]) / 2
     square = (colors - color) ** 2.0
     weights = np.stack([2 + red / 256, np.full(len(colors), 4.0), 3 - red / 256], axis=1)
