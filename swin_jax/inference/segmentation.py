@@ -7,6 +7,7 @@ Class k is that of the data set's list, from 0; ADE20K's label pictures count it
 """
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,11 @@ import jax
 import numpy as np
 
 from swin_jax.core.constants import IGNORED
-from swin_jax.core.errors import UserError, with_article
+from swin_jax.core.errors import UnreadableError, UserError, with_article
 from swin_jax.core.output.text import say
 from swin_jax.core.progress import Progress
+from swin_jax.data.image.picture import USUAL, displayed_size, open_image
+from swin_jax.data.segmentation.resizing import fitted_size
 from swin_jax.evals.mean_iou import scores
 from swin_jax.inference.loaded_model import Preprocess, check_variables, preparation_of
 from swin_jax.models.segmentation import UPerNet
@@ -39,8 +42,8 @@ def segment(
 ) -> np.ndarray | list[np.ndarray]:
     """The class of every pixel of pictures.
 
-    A program is compiled for each size to which pictures are resized, or with mode='slide' one for
-    all pictures that are at least as large as a window.
+    A program is compiled for each size to which pictures are resized, which is said in advance, or
+    with mode='slide' one for all pictures that are at least as large as a window.
 
     Args:
         model: A segmenter of `load`.
@@ -62,17 +65,42 @@ def segment(
     several = isinstance(pictures, (list, tuple)) or getattr(pictures, "ndim", 0) == 4
     if several and not len(pictures):
         raise UserError("segment was given no pictures")
-    found, seen = [], set()
-    for picture in pictures if several else [pictures]:
+    given = list(pictures) if several else [pictures]
+    if method.mode == "whole" and len(given) > 1 and isinstance(model, UPerNet):
+        _tell_sizes(given, preparation_of(model, preprocess), method)
+    found = []
+    for picture in given:
         passes, size = views(model, variables, picture, method, preprocess)
         found.append(label_maps.labels(passes, size))
-        seen |= {one.size for one in passes}
-    if several and method.mode == "whole" and len(seen) > len(method.ratios):
-        say(
-            f"{len(seen)} sizes were compiled; Method(mode='slide') needs one program for pictures "
-            "of any size"
-        )
     return found if several else found[0]
+
+
+def _tell_sizes(pictures: list, prepared: Preparation | Preprocess, method: Method) -> None:
+    """Says in advance how many programs pictures of several sizes need, by the heads of files."""
+    if not isinstance(prepared, Preparation) or prepared.transform != FIT:
+        return
+    sizes = {_displayed_size(picture, prepared) for picture in pictures} - {None}
+    seen = set()
+    for ratio in method.ratios:
+        scale = _scaled(prepared, ratio).arguments.get("scale")
+        seen |= {size if scale is None else fitted_size(size, scale) for size in sizes}
+    if len(seen) > len(method.ratios):
+        say(
+            f"{len(seen)} sizes, with one program to compile for each; Method(mode='slide') needs "
+            "one for pictures of any size"
+        )
+
+
+def _displayed_size(picture: Any, prepared: Preparation) -> tuple[int, int] | None:
+    """(H, W) of a picture; None for what is none, which is refused when its turn comes."""
+    if hasattr(picture, "shape"):
+        return tuple(picture.shape[:2])
+    try:
+        if isinstance(picture, (str, os.PathLike)):
+            picture = open_image(picture, prepared.limits or USUAL)
+        return displayed_size(picture, prepared.conversion)
+    except (UnreadableError, AttributeError):
+        return None
 
 
 def probabilities(

@@ -59,6 +59,18 @@ def test_sliding_compiles_one_program_for_pictures_of_any_size(tmp_path):
     assert programs() == before + 1
 
 
+def test_the_number_of_programs_is_said_before_the_first(tmp_path, capsys, monkeypatch):
+    Image.fromarray(picture(20, 40)).save(tmp_path / "a.png")
+    given = [tmp_path / "a.png", picture(10, 20), Image.fromarray(picture(30, 30)), picture(16, 16)]
+    monkeypatch.setattr(segmentation, "views", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        segment(MODEL, VARIABLES, given, Method(ratios=(1.0, 1.5)), PREPARED)
+    assert "4 sizes, with one program to compile for each" in "".join(capsys.readouterr())
+    with pytest.raises(KeyboardInterrupt):
+        segment(MODEL, VARIABLES, given, SLIDE, PREPARED)
+    assert not "".join(capsys.readouterr())
+
+
 def test_ratios_change_the_size_and_flips_mirror():
     passes, size = segmentation.views(MODEL, VARIABLES, picture(64, 64), Method(ratios=(1, 1.5), flip=True), PREPARED)
     assert [(one.size, one.mirrored) for one in passes] == [
