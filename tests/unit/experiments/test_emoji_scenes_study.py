@@ -77,7 +77,8 @@ def test_results_of_a_run_are_drawn(launch, tmp_path):
     root = pathlib.Path(study.__file__).parents[2]
     assert launch(root / EXPERIMENT, tmp_path / "run")[0] == 0
     model, variables = swin_jax.load(weights=str(tmp_path / "run"))
-    examples = fake.scenes(32, split="test")
+    source = fake.scenes(32, split="test")
+    examples = [source[index] for index in range(study.SHOWN)]
     labeled = [{**example, "label": np.minimum(example["label"], 3)} for example in examples]
     study.draw_results(model, variables, labeled, tmp_path / "val.png")
     assert (tmp_path / "val.png").stat().st_size > 5000
