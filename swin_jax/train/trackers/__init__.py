@@ -1,1 +1,1 @@
-"""Where a run's metrics are shown besides metrics.jsonl, which is the record."""
+"""The places that show a run's metrics besides metrics.jsonl, which is the record."""

@@ -1,12 +1,10 @@
 """Metrics on disk, console, clock, summary and curves."""
 
-import functools
 import json
 import os
 import pty
 import sys
 import termios
-import types
 
 import numpy as np
 import pytest
@@ -130,81 +128,6 @@ def test_other_processes_write_nothing(tmp_path, capsys):
         log.text("hello")
     assert not (tmp_path / "run").exists()
     assert capsys.readouterr() == ("", "")
-
-
-# ---- TensorBoard and W&B ----
-
-
-def test_tensorboard_has_the_finite_values_and_purges_on_resume(tmp_path):
-    from tensorboardX.proto.event_pb2 import Event
-
-    write_steps(tmp_path, [1, 2, 3])
-    with logs.Logs(tmp_path, 100, restored_step=2) as log:
-        log.write(3, {"train/loss": 7.0, "bad": float("nan")})
-
-    def events(path):  # TFRecord framing: length, checksum, payload, checksum
-        data = path.read_bytes()
-        while data:
-            length = int.from_bytes(data[:8], "little")
-            yield Event.FromString(data[12 : 12 + length])
-            data = data[16 + length :]
-
-    first, second = (list(events(path)) for path in sorted((tmp_path / "tensorboard").iterdir()))
-    scalars = [(e.step, v.tag, v.simple_value) for e in second for v in e.summary.value]
-    assert scalars == [(3, "train/loss", 7.0)]
-    assert {(e.step, v.tag) for e in first for v in e.summary.value} >= {(1, "train/loss"), (3, "train/learning_rate")}
-    assert [e.step for e in second if e.session_log.status == 1] == [3]  # START: hides steps from 3 on
-
-
-def test_wandb_that_is_missing_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"pip install -e '.\[wandb\]'"):
-        logs.Logs(tmp_path, 100, wandb_project="p")
-
-
-def test_wandb_continues_the_same_run(tmp_path, monkeypatch):
-    calls = []
-    run = types.SimpleNamespace(
-        log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finish")
-    )
-    wandb = types.SimpleNamespace(init=lambda **kwargs: calls.append(kwargs) or run)
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    for restored_step in (None, 1):
-        with logs.Logs(tmp_path, 100, restored_step, wandb_project="p", config={"seed": 1}) as log:
-            log.write(2, {"a": np.float32(0.5), "b": float("nan")})
-    first, second = calls[:3], calls[3:]
-    assert first[1:] == second[1:] == [(2, {"a": 0.5}), "finish"]
-    assert first[0] == second[0]
-    assert first[0]["project"] == "p" and first[0]["resume"] == "allow" and first[0]["config"] == {"seed": 1}
-
-
-class Failing:
-    """A run of W&B that the network has left."""
-
-    def log(self, values, step):
-        raise RuntimeError(f"Connection refused\nat step {step}")
-
-    finish = functools.partialmethod(log, None, 0)
-
-
-def test_a_service_that_fails_ends_no_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **kwargs: Failing()))
-    with logs.Logs(tmp_path, 100, wandb_project="p") as log:
-        for step in (1, 2):
-            log.write(step, {"a": 0.5})
-    assert [line["step"] for line in logs.read_metrics(tmp_path)] == [1, 2]
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line == "W&B lacks a part of the log (RuntimeError: Connection refused); it goes on"
-
-
-def test_a_service_that_does_not_start_is_one_line(tmp_path, monkeypatch):
-    def init(**kwargs):
-        raise RuntimeError("api_key not configured (no-tty)\ncall wandb login")
-
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    with pytest.raises(UserError, match="cannot be started .*api_key not configured.*WANDB_MODE=offline") as caught:
-        logs.Logs(tmp_path, 100, wandb_project="p")
-    assert "\n" not in str(caught.value)
 
 
 # ---- console ----
