@@ -143,7 +143,7 @@ class Report:
         """The error that lists all differences.
 
         Args:
-            what: What the weights are not, which begins the message.
+            what: The beginning of the message, what the weights are not.
         """
         items = [f"missing     {name}" for name in self.missing]
         items += [f"unexpected  {name}" for name in self.unexpected]

@@ -265,7 +265,7 @@ def in_memory(what: str) -> Iterator[None]:
     """A block that computes on the devices.
 
     Args:
-        what: What it computes, for the message.
+        what: The computation, for the message: "a step of training".
 
     Raises:
         UserError: It does not fit into their memory.
