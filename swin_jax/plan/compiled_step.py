@@ -30,7 +30,7 @@ from swin_jax.plan import chips, collectives, flops, roofline, tpu_compiler
 from swin_jax.train import setup
 
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
-_FORMAT = 3
+_FORMAT = 4
 # How far the compiler goes: to the end, or until memory and traffic are known.
 # docs/planning.md compares them.
 EFFORTS = ("full", "quick")

@@ -1,8 +1,8 @@
 """The text of an optimized HLO module as computations and instructions, and how often each runs.
 
 The text is what `jax.stages.Compiled.as_text` returns. The forms are those of the TPU compiler of
-libtpu 0.0.42 and the general ones of XLA (openxla/xla, hlo/parser). What cannot be read is left
-out, never an error.
+libtpu 0.0.42 and 0.0.50 and the general ones of XLA (openxla/xla, hlo/parser). What cannot be read
+is left out, never an error.
 """
 
 import dataclasses
@@ -113,7 +113,25 @@ def parse(text: str) -> Module:
                 current.root = instruction.name if assignment[1] else current.root
     for name in re.findall(r" async-start\(.*?calls=%?([\w.\-]+)", text):
         module.get(name, current).wrapped = True
+    for computation in module.values():
+        _name_elements(computation)
     return module
+
+
+def _name_elements(computation: Computation) -> None:
+    """Adds a get-tuple-element for each operand such as `all-reduce.1#2`, an element of a result:
+    libtpu 0.0.50 writes it in place of that instruction.
+    """
+    for instruction in list(computation.instructions.values()):
+        for name in instruction.operands:
+            whole, mark, index = name.partition("#")
+            if not mark or name in computation.instructions:
+                continue
+            result = computation.instructions.get(whole)
+            arrays = result.arrays[int(index) :][:1] if result else ()
+            computation.instructions[name] = Instruction(
+                name, "get-tuple-element", arrays, (whole,), f"%{whole}", f", index={index}"
+            )
 
 
 def _instruction(name: str, text: str) -> Instruction | None:
@@ -123,7 +141,7 @@ def _instruction(name: str, text: str) -> Instruction | None:
         return None
     close = _closing(text, opcode.end() - 1)
     arguments = text[opcode.end() : close - 1]
-    operands = re.findall(r"%([\w.\-]+)", arguments) or [
+    operands = re.findall(r"%([\w.\-]+(?:#\d+)?)", arguments) or [
         name.strip() for name in arguments.split(",")
     ]
     arrays = tuple(_array(*match.groups()) for match in _ARRAY.finditer(text[:end]))

@@ -194,7 +194,9 @@ def _parts(folder: pathlib.Path) -> dict[str, int]:
     """Bytes by what they are for, out of the list of buffers."""
     text = _written(folder, _BUFFERS).read_text()
     sizes = re.findall(
-        r"^allocation \d+: size (\d+), (parameter|output shape|maybe-live-out)", text, re.M
+        r"^allocation \d+: size (\d+), (?:page \d+, )?(parameter|output shape|maybe-live-out)",
+        text,
+        re.M,
     )
     arguments = sum(int(size) for size, kind in sizes if kind == "parameter")
     outputs = sum(int(size) for size, kind in sizes if kind != "parameter")

@@ -1,5 +1,7 @@
 """What the TPU compiler says, read from its own words: no compiler is needed."""
 
+import pytest
+
 from swin_jax.plan import tpu_compiler
 
 MESSAGE = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. \
@@ -77,3 +79,19 @@ def test_the_largest_arrays_are_those_of_the_hbm_that_lie_beside_each_other():
         {"bytes": 2048, "shape": "f32[512]", "of": "params/norm/scale"},
         {"bytes": 1000, "shape": "f32[250]", "of": ""},
     ]
+
+
+@pytest.mark.parametrize("page", ["", "page 0, "])  # libtpu 0.0.42 and 0.0.50
+def test_memory_by_what_it_is_for(page, tmp_path):
+    allocations = f"""BufferAssignment:
+allocation 0: size 512, {page}thread-local:
+allocation 1: size 2048, {page}parameter 3, shape |f32[512]| at ShapeIndex {{}}, maybe-live-out:
+allocation 2: size 1024, {page}maybe-live-out:
+allocation 3: size 64, {page}output shape is |(f32[16])|, maybe-live-out:
+allocation 4: size 9000, {page}preallocated-temp:
+"""
+    (tmp_path / "step.after_optimizations-buffer-assignment.txt").write_text(allocations)
+    report = "Memory Space: default (color=0)\nTotal bytes: 12136 (11.85KiB)\n"
+    (tmp_path / "step.after_optimizations-memory-usage-report.txt").write_text(report)
+    parts = {"arguments": 2048, "outputs": 1088, "temporaries": 9000, "peak": 12136}
+    assert tpu_compiler._parts(tmp_path) == parts
