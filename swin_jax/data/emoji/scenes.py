@@ -169,11 +169,16 @@ def compose(
     objects = []
     for number, (label, pixels) in enumerate(zip(drawn, inside)):
         mask = owner == number
-        if mask.sum() >= max(_MIN_VISIBLE, _MIN_SHARE * pixels):
+        if is_object(int(mask.sum()), pixels):
             objects.append(Object(label, mask))
     classes = np.array([*drawn, 0], np.uint8)  # the last one is what -1 picks
     image = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     return Scene(image, classes[owner], tuple(objects))
+
+
+def is_object(visible: int, inside: int) -> bool:
+    """True if enough of an emoji is seen: of its pixels inside the scene, those not covered."""
+    return visible >= max(_MIN_VISIBLE, _MIN_SHARE * inside)
 
 
 def _background(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -65,6 +65,13 @@ def test_emoji_behind_others_do_not_count_but_keep_their_pixels(drawn):
     assert any(0 < pixels for pixels in left)
 
 
+@pytest.mark.parametrize(
+    ("visible", "inside", "counts"), [(39, 39, False), (40, 40, True), (300, 1000, True), (299, 1000, False)]
+)
+def test_an_object_has_40_visible_pixels_and_three_tenths_of_those_inside(visible, inside, counts):
+    assert scenes.is_object(visible, inside) == counts
+
+
 def test_sizes_and_places_vary_as_described(drawn):
     """A square of side s, turned by up to 25 degrees, has a box of up to 1.33 s; at most a quarter is outside."""
     boxes = np.array([found.box for scene in drawn for found in scene.objects])
