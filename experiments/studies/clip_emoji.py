@@ -44,9 +44,10 @@ from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.data.emoji import images as emoji
 from swin_jax.data.emoji import style
 from swin_jax.data.image_text.tokenizer import tokenize
-from swin_jax.evals import few_shot, linear_probe, logistic_regression, zero_shot
+from swin_jax.evals import zero_shot
 from swin_jax.evals.analysis import overlap, robustness, subgroups
 from swin_jax.evals.features import normalize
+from swin_jax.evals.probes import few_shot, linear_probe, logistic_regression
 
 STYLES = emoji.UNSEEN_VENDORS
 THRESHOLD = 0.95

@@ -1,4 +1,4 @@
-"""What an optimizer freezes keeps its bits: parameters, and running statistics beside them."""
+"""Frozen parameters, and the running statistics beside them, which keep their bits."""
 
 from collections.abc import Callable
 from typing import Any

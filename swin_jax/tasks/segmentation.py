@@ -95,7 +95,7 @@ class Segmentation:
             )
 
     def notes(self) -> list[str]:
-        """What the log should say of the batch norms."""
+        """Returns a line for the log where batch norms see micro-batches."""
         if self.accumulate == 1:
             return []
         return [f"batch norms use the statistics of each of {self.accumulate} micro-batches"]

@@ -212,7 +212,7 @@ def _vary(sprite: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _place(pixels: np.ndarray, rng: np.random.Generator) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Where an emoji goes: (the area of the scene that it takes, its pixels there)."""
+    """Returns the area of a scene that an emoji takes, and its pixels there."""
     area, inside = [], []
     for length in pixels.shape[:2]:
         start = round(rng.uniform(-_OUTSIDE * length, SIDE - (1 - _OUTSIDE) * length))

@@ -9,7 +9,7 @@ import pytest
 from swin_jax.core import storage, text_files
 from swin_jax.core.errors import UserError
 from swin_jax.data.image import alignment
-from swin_jax.evals import few_shot
+from swin_jax.evals.probes import few_shot
 from swin_jax.evals.prompts import class_names
 from swin_jax.pretrained.swin import imagenet22k
 

@@ -6,10 +6,10 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.evals.accuracy import Accuracy
-from swin_jax.evals.few_shot import FewShot
-from swin_jax.evals.linear_probe import LinearProbe
 from swin_jax.evals.mean_iou import MeanIoU
 from swin_jax.evals.multi_view import MultiView
+from swin_jax.evals.probes.few_shot import FewShot
+from swin_jax.evals.probes.linear_probe import LinearProbe
 from swin_jax.evals.reconstruction import Reconstruction
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.evals.sample_quality import SampleQuality

@@ -11,9 +11,9 @@ from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.pipeline import EvalData
 from swin_jax.data.subsets import Selection
 from swin_jax.evals.accuracy import Accuracy
-from swin_jax.evals.few_shot import FewShot
-from swin_jax.evals.linear_probe import LinearProbe
 from swin_jax.evals.multi_view import MultiView
+from swin_jax.evals.probes.few_shot import FewShot
+from swin_jax.evals.probes.linear_probe import LinearProbe
 from swin_jax.evals.reconstruction import Reconstruction
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.evals.zero_shot import ZeroShot

@@ -334,15 +334,11 @@ class Scenes(Named):
         return {"image": np.zeros((*label.shape, 3), np.uint8), "label": label}
 
 
-def pixels_as_they_are(example, rng=None):
-    return example
-
-
 def test_labels_of_pixels_are_shared_by_name(tmp_path, monkeypatch):
     shapes = dict(label=jax.ShapeDtypeStruct((1, 1, 4), np.uint8))
     task = types.SimpleNamespace(predicts="maps", batch_shapes=lambda size: shapes)
-    data = TrainData(Scenes(ANIMALS), pixels_as_they_are, 2, num_threads=0)
-    other = EvalData(Scenes(("dog", "ant", "cow")), pixels_as_they_are, 1, num_threads=0)
+    data = TrainData(Scenes(ANIMALS), same, 2, num_threads=0)
+    other = EvalData(Scenes(("dog", "ant", "cow")), same, 1, num_threads=0)
     _, found, lines = share_labels(config(), tmp_path, task, data, {"val": MeanIoU(other)})
     batch = next(found["val"].data.batches(1, [0]))
     assert batch["label"].tolist() == [[[2, 0, 1, 255]]] and "'val'" in lines[0]
@@ -350,7 +346,7 @@ def test_labels_of_pixels_are_shared_by_name(tmp_path, monkeypatch):
     several = {"val": MeanIoU(SeveralSizes(dataclasses.replace(other, transform=eval_transform(scale)), scale))}
     _, found, _ = share_labels(config(), tmp_path, task, data, several)
     assert next(found["val"].data.batches(1, [0]))["label"].tolist() == [[[2, 0, 1, 255]]]
-    unknown = EvalData(Scenes(("elk", "ant", "cow")), pixels_as_they_are, 1, num_threads=0)
+    unknown = EvalData(Scenes(("elk", "ant", "cow")), same, 1, num_threads=0)
     with pytest.raises(UserError, match="'val'.*training data.*'elk'"):
         share_labels(config(), tmp_path, task, data, {"val": MeanIoU(unknown)})
     folder = saved(tmp_path / "run", monkeypatch, ("bee", "cow", "dog"))

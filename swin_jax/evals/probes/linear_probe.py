@@ -20,7 +20,13 @@ from swin_jax.core.ranges import (
     checked,
 )
 from swin_jax.evals import features, metrics
-from swin_jax.evals.logistic_regression import CHUNK, Classifier, Rows, fit_rows, with_ones
+from swin_jax.evals.probes.logistic_regression import (
+    CHUNK,
+    Classifier,
+    Rows,
+    fit_rows,
+    with_ones,
+)
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
 log = logging.getLogger(__name__)

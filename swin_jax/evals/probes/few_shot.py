@@ -25,7 +25,8 @@ from swin_jax.core.ranges import (
     refusal,
     shown,
 )
-from swin_jax.evals import features, linear_probe, logistic_regression, metrics
+from swin_jax.evals import features, metrics
+from swin_jax.evals.probes import linear_probe, logistic_regression
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
 SHOTS = (1, 2, 4, 8, 16)

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import few_shot, logistic_regression
+from swin_jax.evals.probes import few_shot, logistic_regression
 from swin_jax.train import sharding
 
 

@@ -8,8 +8,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import linear_probe, logistic_regression
-from swin_jax.evals.linear_probe import LinearProbe
+from swin_jax.evals.probes import linear_probe, logistic_regression
+from swin_jax.evals.probes.linear_probe import LinearProbe
 from swin_jax.train import sharding
 
 
