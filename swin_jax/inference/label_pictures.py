@@ -141,14 +141,15 @@ def class_colors(config, count: int) -> np.ndarray:
     """The color of each class: those of the data set, or else colors that differ.
 
     Args:
-        config: The experiment's config; `palette` and `data_dir` say where a file of colors is, see
-            `palettes.of_folder`.
+        config: The experiment's config; `root` and `palette` of its training pictures,
+            `data.source`, say where a file of colors is, see `palettes.of_folder`.
         count: K.
 
     Returns:
         uint8 (K, 3). Raises UserError for a file of other colors than K.
     """
-    root, file = config.get("data_dir") or "", config.get("palette") or ""
+    source = config.data.source
+    root, file = source.get("root") or "", source.get("palette") or ""
     colors = palettes.of_folder(root, file, count) or palettes.distinct(count)
     return np.array(colors, np.uint8)
 

@@ -103,7 +103,7 @@ class Scene:
         image: uint8 (SIDE, SIDE, 3).
         label: The class of each pixel, uint8 (SIDE, SIDE). Emoji that do not count as objects,
             because little of them is seen, have their pixels here too.
-        objects: Those that count, from the back to the front.
+        objects: The emoji that count, from the back to the front.
     """
 
     image: np.ndarray

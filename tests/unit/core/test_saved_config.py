@@ -70,6 +70,8 @@ def test_what_a_config_has_named_is_allowed(name):
         "swin_jax.data.video.scan.run",
         "swin_jax.data.image.scan.run",
         "swin_jax.data.image.scan.scan",
+        "swin_jax.data.segmentation.scan.run",
+        "swin_jax.data.segmentation.checking.scan",
         "swin_jax.evals.probes.few_shot.save_indices",
         "swin_jax.evals.probes.few_shot.plot",
         "swin_jax.evals.analysis.overlap.draw",

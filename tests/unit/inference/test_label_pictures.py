@@ -19,13 +19,14 @@ def test_a_legend_has_the_colors_of_the_classes_that_were_found(tmp_path):
 
 
 def test_predictions_have_the_palette_of_the_data_set(tmp_path):
-    config = ConfigDict(dict(data_dir=str(tmp_path), palette=""))
+    config = ConfigDict(dict(data=dict(source=dict(root=str(tmp_path), palette=""))))
     np.testing.assert_array_equal(label_pictures.class_colors(config, 3), palettes.distinct(3))
     (tmp_path / "palette.txt").write_text("1 2 3\n4 5 6\n7 8 9\n")
     np.testing.assert_array_equal(label_pictures.class_colors(config, 3), np.arange(1, 10).reshape(3, 3))
     (tmp_path / "other").write_text("#000000\n#010101\n#020202")
-    config.palette = str(tmp_path / "other")
+    config.data.source.palette = str(tmp_path / "other")
     assert label_pictures.class_colors(config, 3)[2].tolist() == [2, 2, 2]
     with pytest.raises(UserError, match="has 3 colors, and there are 4 classes"):
         label_pictures.class_colors(config, 4)
-    np.testing.assert_array_equal(label_pictures.class_colors(ConfigDict(dict(data_dir=None)), 2), palettes.distinct(2))
+    config.data.source = dict(data_dir=str(tmp_path))
+    np.testing.assert_array_equal(label_pictures.class_colors(config, 2), palettes.distinct(2))
