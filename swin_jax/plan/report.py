@@ -41,14 +41,16 @@ def lines(facts: dict[str, Any]) -> list[str]:
         ),
     ]
     rows += _memory(memory, facts.get("advice", ()))
-    again = facts["flops"]["step"] / facts["flops"]["model"] - 1 if facts["flops"]["model"] else 0
+    recomputed = (
+        facts["flops"]["step"] / facts["flops"]["model"] - 1 if facts["flops"]["model"] else 0
+    )
     rows.append(
-        ("FLOPs", f"{_si(facts['flops']['model'])} per update, and {again:.0%} computed again")
+        ("FLOPs", f"{_si(facts['flops']['model'])} per update, and {recomputed:.0%} recomputed")
     )
     if memory["fits"]:
         rows += _speed(facts)
     cached = "kept from an earlier plan, " if facts["from_cache"] else ""
-    done = "compiled" if facts["effort"] == "full" else "compiled but for machine code"
+    done = "compiled" if facts["effort"] == "full" else "compiled without code generation"
     rows.append(
         (
             "time",
@@ -110,7 +112,7 @@ def _speed(facts: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("collectives", "none"))
     times = ", ".join(f"{name} {1e3 * found[name]:.1f} ms" for name in TIMES)
     rows.append(
-        ("roofline", f"{times}; {1e3 * found['exposed']:.1f} ms of communication is waited for")
+        ("roofline", f"{times}; {1e3 * found['exposed']:.1f} ms of communication not overlapped")
     )
     bound = (
         f"at most {found['examples_per_second']:,.0f} examples/s, MFU at most {found['mfu']:.0%}"

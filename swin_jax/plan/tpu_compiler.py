@@ -1,5 +1,5 @@
 """The TPU compiler on a machine without a TPU:
-what it says of a program, with machine code or before there is any.
+its numbers for a program, with code generation or without.
 """
 
 import collections
@@ -110,7 +110,7 @@ def compiled(lowered, topology: chips.Topology, mesh) -> dict[str, Any]:
 
 
 def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str, Any]:
-    """The numbers of `compiled`, known before machine code is made, which takes most of the time.
+    """The numbers of `compiled` without code generation, which takes most of the time.
 
     The compiler runs in a process of its own, which is ended once memory and traffic are known.
 

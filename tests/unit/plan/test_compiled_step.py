@@ -90,8 +90,8 @@ def facts(fits=True):
 def test_a_plan_that_fits_is_told_with_memory_collectives_and_rate():
     text = "\n".join(plan_report.lines(facts()))
     for part in ("16 chips, mesh data 16 x fsdp 1 x tensor 1", "4.00 GiB of 16.00 GiB per chip (25%): fits",
-                 "28,288,354", "all-reduce", "compiled but for machine code in 100 s",
-                 "1,600 examples/s, MFU at most 31%", "25% computed again"):  # fmt: skip
+                 "28,288,354", "all-reduce", "compiled without code generation in 100 s",
+                 "1,600 examples/s, MFU at most 31%", "25% recomputed"):  # fmt: skip
         assert part in text
     rows = plan_report.collective_rows(facts()["collectives"])
     assert [(row["kind"], row["count"], row["bytes"]) for row in rows] == [
