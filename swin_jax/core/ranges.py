@@ -55,6 +55,11 @@ class Range:
             and (self.below is None or value < self.below)
         )
 
+    def __repr__(self) -> str:  # what help() shows of a signature: only what is set
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        given = (f"{name}={value}" for name, value in fields.items() if value not in (None, ()))
+        return f"Range({', '.join(given)})"
+
     def __str__(self) -> str:
         if self.low is not None and self.low == self.high:
             return ", or ".join(f"{value:g}" for value in (self.low, *self.also))

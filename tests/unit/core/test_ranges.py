@@ -102,16 +102,20 @@ def test_the_rest_stays_as_it_was():
 
 
 @pytest.mark.parametrize(
-    "found, text",
+    "found, text, code",
     [
-        (Range(), "finite"),
-        (Range(low=1), "at least 1"),
-        (Range(low=0, below=1), "at least 0 and below 1"),
-        (Range(above=0, high=0.5, also=(-1,)), "above 0 and at most 0.5, or -1"),
+        (Range(), "finite", "Range()"),
+        (Range(low=1), "at least 1", "Range(low=1)"),
+        (Range(low=0, below=1), "at least 0 and below 1", "Range(low=0, below=1)"),
+        (
+            Range(above=0, high=0.5, also=(-1,)),
+            "above 0 and at most 0.5, or -1",
+            "Range(high=0.5, above=0, also=(-1,))",
+        ),
     ],
 )
-def test_words(found, text):
-    assert str(found) == text
+def test_words(found, text, code):
+    assert str(found) == text and repr(found) == code
 
 
 def test_config_names_the_key():
