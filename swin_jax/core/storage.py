@@ -373,3 +373,9 @@ def cache_folder() -> pathlib.Path:
 def downloads_are_off() -> bool:
     """True if the environment variable SWIN_JAX_OFFLINE forbids downloads."""
     return os.environ.get("SWIN_JAX_OFFLINE", "0").lower() not in ("", "0", "false")
+
+
+def download_failure(error: Exception) -> str:
+    """The reason why a download failed, in one line; of a URLError the words of its cause."""
+    text = " ".join(str(error).split())
+    return re.sub(r"^<urlopen error (.*)>$", r"\1", text)

@@ -126,4 +126,4 @@ def _download() -> tuple[bytes, str]:
         with urllib.request.urlopen(URL, timeout=30) as response:
             return response.read(_MOST), "the download has another checksum"
     except (OSError, http.client.HTTPException) as error:
-        return b"", f"its download failed: {error}"
+        return b"", f"its download failed: {storage.download_failure(error)}"

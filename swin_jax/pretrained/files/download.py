@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.storage import cache_folder, downloads_are_off
+from swin_jax.core.storage import cache_folder, download_failure, downloads_are_off
 
 HUB = "https://huggingface.co"
 _LONGEST = 100  # letters of the name of a file
@@ -59,8 +59,8 @@ def fetch(
         try:
             _download(url, path)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{name} could not be downloaded ({reason}): {by_hand}") from error
+            reason = download_failure(error)
+            raise UserError(f"{name} could not be downloaded ({reason}): {by_hand}") from None
     _check(path, url, license)
     return path
 
