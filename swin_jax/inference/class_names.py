@@ -47,7 +47,7 @@ def class_names(model: nn.Module, names: str | os.PathLike[str] | None = None) -
         return found
     found = published(kind, count)
     if source is None or is_file:
-        warn(assumed(source or "random weights", kind, count))
+        warn(assumed(source or "a model with random weights", kind, count))
     return found
 
 

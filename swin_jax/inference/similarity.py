@@ -20,7 +20,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from swin_jax.core.errors import UserError, warn
+from swin_jax.core.errors import UserError, warn, with_article
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.image_text import tokenizer as text_lib
 from swin_jax.data.pipeline import EvalData
@@ -214,7 +214,7 @@ def several(images: Any) -> Any:
     elif axes != 4:
         raise UserError(
             "pictures must be a path, a PIL image, an array, or a list of these, "
-            f"not a {type(images).__name__}"
+            f"not {with_article(type(images).__name__)}"
         )
     for number, image in enumerate(images):
         if 0 in (image.size if hasattr(image, "convert") else getattr(image, "shape", ())):

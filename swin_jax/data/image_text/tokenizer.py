@@ -15,7 +15,7 @@ from typing import Annotated
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, with_article
 from swin_jax.core.ranges import Range, checked
 from swin_jax.data.image_text.captions import MAX_NESTED, is_nested
 from swin_jax.data.image_text.vocabulary import vocabulary
@@ -97,7 +97,9 @@ def as_list(texts: str | Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, (bytes, Mapping, Set)) or not isinstance(texts, Iterable):
-        raise UserError(f"texts must be a text or a list of texts, not a {type(texts).__name__}")
+        raise UserError(
+            f"texts must be a text or a list of texts, not {with_article(type(texts).__name__)}"
+        )
     return list(texts)
 
 

@@ -247,8 +247,9 @@ class Swin(nn.Module):
             )
         axes = num_axes(self)
         if image.ndim != axes + 2 or image.shape[-1] != self.in_channels:
+            sizes = {2: "height, width", 3: "frames, height, width"}.get(axes, f"{axes} sizes")
             raise UserError(
-                f"images are of shape {image.shape}, expected (batch, {axes} sizes, "
+                f"images are of shape {image.shape}, expected (batch, {sizes}, "
                 f"{self.in_channels} channels)"
             )
         check_some(image, "images" if axes == 2 else "videos")

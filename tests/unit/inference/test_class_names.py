@@ -94,10 +94,11 @@ def test_names_that_only_their_number_tells_are_a_guess(source, tmp_path, instal
     (tmp_path / "products.npz").write_bytes(b"")
     model = swin()
     beside.attach_origin(model, source)
+    first = source or "a model with random weights"
     with pytest.raises(UserError, match="come with a package"):
         swin_jax.class_names(model)
     installed("timm")
-    with pytest.warns(UserWarning, match="does not name its classes; it has 1000, .*names=FILE"):
+    with pytest.warns(UserWarning, match=f"^{first} does not name its classes; it has 1000, .*names=FILE"):
         assert swin_jax.class_names(model) == tuple(IMAGENET)
 
 

@@ -134,7 +134,7 @@ def test_one_picture_and_one_text_are_drawn(clip, pictures, tmp_path):
         (np.zeros((2, 0, 4, 3), np.uint8), ["a"], "picture 0 has no pixels"),
         ([Image.new("L", (3, 3)), Image.new("RGB", (0, 3))], ["a"], "picture 1 has no pixels"),
         ("a.png", None, "texts must be .* not a NoneType"),
-        ("a.png", 5, "texts must be .* not a int"),
+        ("a.png", 5, "texts must be .* not an int"),
         ([np.zeros((4, 4, 3), np.uint8)], [], "no texts"),
         ([np.zeros((4, 4, 3), np.uint8)], ["a", " "], "text 1 is ' '"),
         ([np.zeros((4, 4, 3), np.uint8)], ["a", 3], "text 1 is 3"),

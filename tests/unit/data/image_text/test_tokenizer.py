@@ -119,7 +119,7 @@ def test_too_long_names_the_text_and_its_length():
         (lambda: tokenizer.tokenize("a", clean="lower"), "'openai'|openai, canonicalize, whitespace"),
         (lambda: tokenizer.tokenize([b"a dog"]), "must be a str, not bytes"),
         (lambda: tokenizer.tokenize(None), "a text or a list of texts, not a NoneType"),
-        (lambda: tokenizer.tokenize(5), "not a int"),
+        (lambda: tokenizer.tokenize(5), "not an int"),
         (lambda: tokenizer.tokenize({"a", "b"}), "not a set"),
         (lambda: tokenizer.tokenize({"a": "b"}), "not a dict"),
         (lambda: tokenizer.tokenize_and_flag(b"a dog"), "not a bytes"),

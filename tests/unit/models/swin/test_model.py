@@ -183,6 +183,15 @@ def test_integer_images_are_refused():
         model.apply(init(model), jnp.zeros((1, 32, 32, 3), jnp.uint8))
 
 
+@pytest.mark.parametrize("frames, sizes", [((), "height, width"), ((4,), "frames, height, width")])
+def test_an_image_without_its_batch_axis_is_told_which_axes_are_expected(frames, sizes):
+    shape = (*frames, 32, 32)
+    axes = {"patch_size": (2, 4, 4), "window_size": (2, 4, 4), "image_size": shape} if frames else {}
+    model = swin.Swin(**SMALL | axes)
+    with pytest.raises(ValueError, match=rf"expected \(batch, {sizes}, 3 channels\)"):
+        model.init(jax.random.key(0), jnp.zeros((*shape, 3)))
+
+
 def test_heads_must_divide_channels():
     with pytest.raises(ValueError, match=re.escape("3 heads do not divide 8 channels")):
         init(swin.Swin(**SMALL | dict(num_heads=(3, 2))))
