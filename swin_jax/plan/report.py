@@ -41,12 +41,9 @@ def lines(facts: dict[str, Any]) -> list[str]:
         ),
     ]
     rows += _memory(memory, facts.get("advice", ()))
-    recomputed = (
-        facts["flops"]["step"] / facts["flops"]["model"] - 1 if facts["flops"]["model"] else 0
-    )
-    rows.append(
-        ("FLOPs", f"{_si(facts['flops']['model'])} per update, and {recomputed:.0%} recomputed")
-    )
+    step, model = facts["flops"]["step"], facts["flops"]["model"]
+    recomputed = step / model - 1 if model else 0
+    rows.append(("FLOPs", f"{_si(model)} per update, and {recomputed:.0%} recomputed"))
     if memory["fits"]:
         rows += _speed(facts)
     cached = "kept from an earlier plan, " if facts["from_cache"] else ""
