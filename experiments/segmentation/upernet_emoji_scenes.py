@@ -39,7 +39,7 @@ def get_config(arg=None):
     arg = parse_arg(arg, fake=False)
 
     # Sizes
-    c = ConfigDict(dict(seed=0, total_steps=4500, batch_size=8, image_size=128, num_classes=13))
+    c = ConfigDict(dict(seed=0, total_steps=5000, batch_size=8, image_size=128, num_classes=13))
     c.update(max_bad_records=0, data_dir=placeholder(str))
     ref = c.get_oneway_ref
 
@@ -51,7 +51,7 @@ def get_config(arg=None):
 
     # Optimizer
     steps = dict(total_steps=ref("total_steps"), warmup_steps=100)
-    schedule = spec(warmup_linear, base_lr=1.5e-3, **steps)
+    schedule = spec(warmup_linear, base_lr=1e-3, **steps)
     no_decay = (*swin_rules.NO_DECAY, r"\.bn\.")
     tx = spec(adamw, schedule=schedule, weight_decay=0.05, no_decay=no_decay)
 
@@ -75,7 +75,7 @@ def get_config(arg=None):
 
     # Run
     c.init_from = run.init_from()
-    run.set_up(c, rules.PARTITION, every=750)
+    run.set_up(c, rules.PARTITION, every=500)
     return use_fakes(c) if arg.fake else c
 
 
@@ -85,7 +85,7 @@ def evaluation(c, split):
     crop = spec(eval_transform, scale=None)
     data = spec(pipeline.EvalData, source=source, transform=crop, batch_size=50)
     measure = spec(MeanIoU, data=data, background="background")
-    return dict(every=c.get_oneway_ref("total_steps") // 6, run=measure)
+    return dict(every=c.get_oneway_ref("total_steps") // 10, run=measure)
 
 
 def use_fakes(c):
