@@ -5,6 +5,7 @@ all pictures are summed before anything is divided.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,7 @@ from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UserError
 from swin_jax.core.output.text import say
 from swin_jax.data.unreadable import left_out
-from swin_jax.ops.resampling import resize_bilinear
-from swin_jax.ops.segmentation import count_pixels, resized_labels
+from swin_jax.ops.segmentation import Pass, count_pixels, resized_labels
 from swin_jax.tasks.base import Task, TrainState, check_predicts
 
 
@@ -47,24 +47,14 @@ class MeanIoU:
         names = tuple(self.data.class_names)
         if self.background and self.background not in names:
             raise UserError(f"background={self.background!r} is no class of the data set")
-        groups = getattr(self.data, "groups", ())
-        if len(groups) > 1 and jax.process_index() == 0:
+        sizes = {size for group in getattr(self.data, "groups", ()) for size in group}
+        if len(sizes) > 1 and jax.process_index() == 0:
             say(
-                f"{self.data.num_examples:,} pictures of {len(groups):,} sizes: as many programs "
+                f"{self.data.num_examples:,} pictures of {len(sizes):,} sizes: as many programs "
                 "are compiled, which --compilation_cache=FOLDER keeps"
             )
 
-        @jax.jit
-        def count(state, batch, frozen):
-            found = task.predict(state, batch, frozen)
-            maps, label, valid = found["maps"], batch["label"], batch["weight"] > 0
-            if "original" in batch:
-                maps = resize_bilinear(maps, batch["image"].shape[1:3])
-                labels = resized_labels(maps, batch["original"], label.shape[1:])
-            else:
-                labels = found["labels"]
-            label = jnp.where(valid[:, None, None], label, IGNORED)
-            return count_pixels(labels, label, maps.shape[-1]) | {"count": valid.sum()}
+        count = _counter(task, getattr(self.data, "flip", False))
 
         def run(state: TrainState, frozen: Any) -> dict[str, Any]:
             batch_size = placement.round_up(self.data.batch_size)
@@ -80,6 +70,49 @@ class MeanIoU:
             return scores(sums, names, self.background) | left_out(self.data, total)
 
         return run
+
+
+def _counter(task: Task, flip: bool) -> Callable[[TrainState, dict, Any], dict[str, jax.Array]]:
+    """Compiles count(state, batch, frozen) -> the counts of `_count`."""
+
+    @jax.jit
+    def count_images(state, batch, frozen):
+        found = task.predict(state, batch, frozen)
+        return _count(found["labels"], batch, found["maps"].shape[-1])
+
+    @jax.jit
+    def mirror(image):  # by itself, so that both directions are one program of the network
+        return image[:, :, ::-1]
+
+    @jax.jit
+    def predict(state, image, frozen):
+        return task.predict(state, {"image": image}, frozen)["maps"]
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def count_passes(logits, batch, views):
+        passes = [Pass(maps, *view) for maps, view in zip(logits, views, strict=True)]
+        labels = resized_labels(passes, batch["original"], batch["label"].shape[1:])
+        return _count(labels, batch, logits[0].shape[-1])
+
+    def count(state, batch, frozen):
+        if "original" not in batch:
+            return count_images(state, batch, frozen)
+        images = [batch.pop(name) for name in sorted(batch) if name.startswith("image")]
+        mirrors = (False, True) if flip else (False,)
+        views = [(image, mirrored) for image in images for mirrored in mirrors]
+        seen = (mirror(image) if mirrored else image for image, mirrored in views)
+        logits = [predict(state, image, frozen) for image in seen]
+        views = tuple((image.shape[1:3], mirrored) for image, mirrored in views)
+        return count_passes(logits, batch, views)
+
+    return count
+
+
+def _count(labels: jax.Array, batch: dict[str, jax.Array], classes: int) -> dict[str, jax.Array]:
+    """The counts of a batch; rows of weight 0 do not count."""
+    valid = batch["weight"] > 0
+    label = jnp.where(valid[:, None, None], batch["label"], IGNORED)
+    return count_pixels(labels, label, classes) | {"count": valid.sum()}
 
 
 def scores(

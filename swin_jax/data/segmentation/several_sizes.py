@@ -13,12 +13,12 @@ import numpy as np
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UserError
 from swin_jax.core.progress import Progress
-from swin_jax.core.ranges import checked
+from swin_jax.core.ranges import PositiveFloat, checked
 from swin_jax.data import unreadable
 from swin_jax.data.labels import Relabeled
 from swin_jax.data.pipeline import EvalData
 from swin_jax.data.segmentation.resizing import fitted_size
-from swin_jax.data.segmentation.transforms import Scale
+from swin_jax.data.segmentation.transforms import Scale, eval_transform
 
 _THREADS = 8
 Shape = tuple[int, int]
@@ -32,10 +32,26 @@ class SeveralSizes:
     Attributes:
         data: The data set, with `data.segmentation.transforms.eval_transform` as its transform.
         scale: The argument `scale` of the transform.
+        ratios: Factors on the scale at which a network sees each picture. `ops.label_maps.SCALES`
+            are those of the published results at several scales, which are mirrored too.
+        flip: True if it sees them mirrored as well.
     """
 
     data: EvalData
     scale: Scale | None = (2048, 512)
+    ratios: tuple[PositiveFloat, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self):
+        if not self.ratios or (self.scale is None and tuple(self.ratios) != (1.0,)):
+            raise UserError(f"ratios={self.ratios}: give some, and a scale that they multiply")
+
+    @property
+    def scales(self) -> tuple[Scale | None, ...]:
+        """The scale of each ratio."""
+        if self.scale is None:
+            return (None,)
+        return tuple(tuple(max(int(s * ratio), 1) for s in self.scale) for ratio in self.ratios)
 
     @property
     def num_examples(self) -> int:
@@ -68,13 +84,14 @@ class SeveralSizes:
         self.data.check_counts()
 
     @functools.cached_property
-    def groups(self) -> dict[Shape, tuple[list[int], Shape]]:
-        """{(H, W) of the network's input: (records, the largest height and width of a label)}.
+    def groups(self) -> dict[tuple[Shape, ...], tuple[list[int], Shape]]:
+        """{(H, W) of the network's input at each ratio: (records, the largest height and width of
+        a label)}.
 
         Reads the head of every file, once. A file whose head cannot be read, where such records are
         left out, is in any group. Raises UserError for one where they are not.
         """
-        found: dict[Shape, tuple[list[int], Shape]] = {}
+        found: dict[tuple[Shape, ...], tuple[list[int], Shape]] = {}
         unknown = []
         with (
             ThreadPoolExecutor(_THREADS) as pool,
@@ -86,7 +103,9 @@ class SeveralSizes:
                 if size is None:
                     unknown.append(record)
                     continue
-                fitted = size if self.scale is None else fitted_size(size, self.scale)
+                fitted = tuple(
+                    size if scale is None else fitted_size(size, scale) for scale in self.scales
+                )
                 records, largest = found.setdefault(fitted, ([], size))
                 records.append(record)
                 found[fitted] = records, (max(largest[0], size[0]), max(largest[1], size[1]))
@@ -97,7 +116,8 @@ class SeveralSizes:
         return found
 
     def batches(self, batch_size: int, rows: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
-        """Yields batches as `EvalData.batches` does, each of one size of `image`.
+        """Yields batches as `EvalData.batches` does, each of one size of `image`, and of `image_1`
+        and so on where there are several ratios.
 
         `label` is uint8 (R, H, W) for the largest label of its group, 255 beyond its own size,
         which is in `original`, int32 (R, 2).
@@ -108,7 +128,10 @@ class SeveralSizes:
             for i in range(0, len(records), batch_size)
         ]
         labels = {size: largest for size, (_, largest) in self.groups.items()}
-        transform = functools.partial(_with_room, transform=self.data.transform, labels=labels)
+        transforms = (self.data.transform,)
+        if len(self.scales) > 1:
+            transforms = tuple(map(eval_transform, self.scales))
+        transform = functools.partial(_prepared, transforms=transforms, labels=labels)
         data = dataclasses.replace(self.data, transform=transform)
         return data.batches_of(parts, batch_size, rows)
 
@@ -135,14 +158,16 @@ def _size(data: EvalData, record: int) -> Shape | None:
         ) from error
 
 
-def _with_room(
+def _prepared(
     example: dict[str, Any],
-    transform: Callable[[dict[str, Any]], dict[str, Any]],
-    labels: Mapping[Shape, Shape],
+    transforms: Sequence[Callable[[dict[str, Any]], dict[str, Any]]],
+    labels: Mapping[tuple[Shape, ...], Shape],
 ) -> dict[str, Any]:
-    """A transformed example whose label has the size that is given for that of its image."""
-    example = transform(example)
+    """A transformed example whose label has the size that is given for those of its images."""
+    images = [transform(example)["image"] for transform in transforms]
     label = example["label"]
-    room = np.full(labels[example["image"].shape[:2]], IGNORED, np.uint8)
+    room = np.full(labels[tuple(image.shape[:2] for image in images)], IGNORED, np.uint8)
     room[: label.shape[0], : label.shape[1]] = label
-    return {**example, "label": room, "original": np.array(label.shape, np.int32)}
+    more = {f"image_{i}": image for i, image in enumerate(images[1:], 1)}
+    original = np.array(label.shape, np.int32)
+    return {**example, "image": images[0], **more, "label": room, "original": original}

@@ -11,6 +11,7 @@ import pytest
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UserError
 from swin_jax.evals.mean_iou import MeanIoU, scores
+from swin_jax.ops import label_maps
 from swin_jax.ops.segmentation import count_pixels, pixel_labels
 from swin_jax.train import sharding
 
@@ -108,6 +109,36 @@ def test_equal_to_numpy_whatever_the_mesh(count, batch_size, sizes):
     assert found["pixel_accuracy"] == pytest.approx(right, abs=1e-12)
     assert [row[0] for row in found["classes"]] == ["class", "ground", "disc", "square"]
     assert [row[1] for row in found["classes"][1:]] == [f"{share:.6f}" for share in shares]
+
+
+@dataclasses.dataclass(frozen=True)
+class Views(Scenes):
+    """The same scenes at two sizes, mirrored as well, with a label of another size."""
+
+    flip: bool = True
+
+    def batches(self, batch_size, rows):
+        for batch in super().batches(batch_size, rows):
+            original = np.repeat([self.label.shape[1:]], len(batch["image"]), axis=0).astype(np.int32)
+            yield {**batch, "image_1": batch["image"][:, :4, ::2], "original": original}
+
+
+def test_passes_at_several_sizes_and_mirrored_ones_are_averaged():
+    """Two sizes and two directions: the mean of four softmaxes."""
+    one = scenes(5, 4)
+    data = Views(one.maps, one.label, 4)
+    views = []
+    for image in (data.maps, data.maps[:, :4, ::2]):
+        for mirrored in (False, True):
+            image_seen = image[:, :, ::-1] if mirrored else image
+            views.append((image_seen[:, ::2, ::2], image.shape[1:3], mirrored))
+    expected = [
+        label_maps.labels([label_maps.View(s, [(0, 0, *s)], [x[i]], m) for x, s, m in views], (6, 8)) for i in range(5)
+    ]
+    known = data.label != IGNORED
+    assert evaluate(data, (2, 2, 2))["pixel_accuracy"] == pytest.approx(
+        (np.array(expected) == data.label)[known].mean()
+    )
 
 
 def test_what_cannot_be_measured_is_refused():

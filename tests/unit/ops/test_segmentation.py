@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from swin_jax.core.constants import IGNORED
-from swin_jax.ops import segmentation
+from swin_jax.ops import label_maps, segmentation
 from swin_jax.ops.resampling import half_pixels
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -76,8 +76,24 @@ def test_pictures_of_several_sizes_get_labels_by_one_program():
     """As each of them by itself does, with strips that divide no height; what lies beyond is not looked at."""
     logits = np.random.default_rng(2).normal(size=(3, 5, 7, 4)).astype(np.float32)
     sizes = np.array([[11, 7], [3, 13], [5, 4]], np.int32)
-    found = np.asarray(segmentation.resized_labels(jnp.asarray(logits), jnp.asarray(sizes), (11, 13), strip=4))
+    passes = [segmentation.Pass(jnp.asarray(logits), (5, 7))]
+    found = np.asarray(segmentation.resized_labels(passes, jnp.asarray(sizes), (11, 13), strip=4))
     for picture, size, labels in zip(logits, sizes, found):
         rows, columns = half_pixels(5, size[0]), half_pixels(7, size[1])
         alone = np.einsum("ih,hwk,jw->ijk", rows, picture, columns).argmax(-1)
         np.testing.assert_array_equal(labels[: size[0], : size[1]], alone)
+
+
+@pytest.mark.parametrize("mirrored", [(False,), (True,), (False, True, False)])
+def test_several_passes_give_the_labels_that_the_host_gives(mirrored):
+    """Two resizes, mirrored passes and mean probabilities, as `label_maps` has them."""
+    rng, sizes = np.random.default_rng(3), [(19, 26), (23, 22)]
+    seen = [(9 + 4 * i, 13 + 3 * i) for i in range(len(mirrored))]
+    logits = [rng.normal(size=(2, -(-h // 4), -(-w // 4), 4)).astype(np.float32) for h, w in seen]
+    passes = [segmentation.Pass(jnp.asarray(x), *view) for x, *view in zip(logits, seen, mirrored)]
+    found = np.asarray(segmentation.resized_labels(passes, jnp.asarray(sizes), (23, 26), strip=8))
+    for i, size in enumerate(sizes):
+        views = [
+            label_maps.View(view, [(0, 0, *view)], [x[i]], flipped) for x, view, flipped in zip(logits, seen, mirrored)
+        ]
+        np.testing.assert_array_equal(found[i, : size[0], : size[1]], label_maps.labels(views, size))

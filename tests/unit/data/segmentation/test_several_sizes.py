@@ -53,11 +53,11 @@ def test_every_picture_once_at_its_own_size(source):
     data, seen = several(source), {}
     # 24 x 16 fits 2 : 3 whichever way round, and the last one a little lower.
     assert {size: records for size, (records, _) in data.groups.items()} == {
-        (16, 23): [5],
-        (16, 24): [0, 1, 3, 4],
-        (24, 16): [2],
+        ((16, 23),): [5],
+        ((16, 24),): [0, 1, 3, 4],
+        ((24, 16),): [2],
     }
-    assert data.groups[16, 24][1] == (40, 60)
+    assert data.groups[((16, 24),)][1] == (40, 60)
     for batch in data.batches(2, [0, 1]):
         assert len({*batch["weight"]} - {0, 1}) == 0
         for row in np.flatnonzero(batch["weight"]):
@@ -130,3 +130,16 @@ def test_labels_of_another_set_keep_the_groups():
     assert data.class_names == tuple("fedcba") and data.num_examples == 6
     first = next(data.batches(2, [0, 1]))
     assert first["record"][0] == 5 and first["label"][0, 0, 0] == 0
+
+
+def test_several_ratios_are_several_images_of_one_picture():
+    """In groups of pictures that have one size at every ratio."""
+    data = dataclasses.replace(several(Pictures()), ratios=(1.0, 0.5), flip=True)
+    assert data.scales == ((24, 16), (12, 8))
+    assert [*data.groups] == [((16, 23), (8, 12)), ((16, 24), (8, 12)), ((24, 16), (12, 8))]
+    for batch in data.batches(2, [0, 1]):
+        sizes = batch["image"].shape[1:3], batch["image_1"].shape[1:3]
+        assert sizes in data.groups and (batch["image_1"][:, 0, 0, 0] == batch["image"][:, 0, 0, 0]).all()
+    for wrong in (dict(ratios=()), dict(ratios=(0.5,), scale=None)):
+        with pytest.raises(UserError, match="^ratios="):
+            dataclasses.replace(data, **wrong)
