@@ -28,6 +28,9 @@ mirroring (the READMEs of the official repositories); GFLOPs of a picture of 4 :
     large_22k   ImageNet-22K      640  52.05  53.53      233.8 M      3230
     tiny_moby   MoBY, no labels   512  44.06  45.58       59.9 M       945
 
+The column `ms + flip` takes `--config.evals.val.run.data.ratios=(0.5,0.75,1.0,1.25,1.5,1.75)` and
+`--config.evals.val.run.data.flip=True`, twelve times the work of an evaluation.
+
 Theirs ran on 8 GPUs with 2 crops each, whose batch norms shared their statistics; ours are always
 of the whole batch. Runs of this recipe differ by about 0.5.
 
