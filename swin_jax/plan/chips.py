@@ -11,6 +11,8 @@ Numbers are the makers' own, per chip. A link's and the network's are of one dir
         directions (6 of them); network 50 Gbit/s.
   v6e   cloud.google.com/tpu/docs/v6e: 918 TFLOP/s, 32 GB, 1,640 GB/s; links 800 GB/s in both
         directions over 4 ports; network 25.6 Tbit/s for a pod of 256 chips.
+  all   cloud.google.com/tpu/docs/system-architecture-tpu-vm: matrix units of 128 x 128, of a v6e
+        256 x 256.
   h100  nvidia.com/en-us/data-center/h100, SXM: 989 TFLOP/s without sparsity, 80 GB, 3.35 TB/s,
         NVLink 900 GB/s in both directions; nvidia.com/en-us/data-center/dgx-h100: an adapter of
         400 Gbit/s for each GPU.
@@ -43,6 +45,7 @@ class Chip:
             are.
         max_chips: Most chips in a slice.
         config: The compiler's name for the mode in which a chip's cores are one device.
+        matrix_unit: Side of a matrix unit; what a kernel multiplies is padded to it.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Chip:
     shapes: tuple[tuple[int, ...], ...]
     max_chips: int
     config: str = "default"
+    matrix_unit: int = 128
 
     @property
     def ici_bandwidth(self) -> float:
@@ -80,7 +84,7 @@ CHIPS = {
         Chip("v4", 275e12, _hbm("v4"), 1200e9, 50e9, 3, 6.25e9, _BELOW_A_CUBE, 4096, "megacore"),
         Chip("v5e", 197e12, _hbm("v5e"), 819e9, 50e9, 2, 3.125e9, _FLAT, 256),
         Chip("v5p", 459e12, _hbm("v5p"), 2765e9, 100e9, 3, 6.25e9, _BELOW_A_CUBE, 6144, "megacore"),
-        Chip("v6e", 918e12, _hbm("v6e"), 1640e9, 100e9, 2, 12.5e9, _FLAT, 256),
+        Chip("v6e", 918e12, _hbm("v6e"), 1640e9, 100e9, 2, 12.5e9, _FLAT, 256, matrix_unit=256),
         Chip("h100", 989e12, 80 * 10**9, 3350e9, 450e9, 0, 50e9, ((1,), (2,), (4,), (8,)), 8),
     )
 }

@@ -9,11 +9,12 @@ import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from swin_jax.plan import hlo
+from swin_jax.plan import hlo, kernels
+from swin_jax.plan.kernels import Kernel
 
 KINDS = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
 
@@ -76,18 +77,42 @@ def collectives(text: str, mesh: Mapping[str, int], slices: int = 1) -> list[Col
     return found
 
 
-def hbm_bytes(text: str) -> int:
+def hbm_bytes(text: str, called: Sequence[Kernel] = ()) -> int:
     """An estimate of the bytes that one chip reads from and writes to its main memory in one run.
 
     Every instruction, a fusion is one, reads its operands and writes its results once, as padded by
     their layouts; of what is sliced or updated in place the slice counts, of a conditional the
     longest branch, of arrays in on-chip memory nothing. Products that read operands too large for
-    the chip more than once are not seen.
+    the chip more than once are not seen. A Pallas kernel moves each array as often as its blocks
+    cover it.
+
+    Args:
+        text: Text of the optimized module.
+        called: Kernels of the program; one that is not among them moves each array once.
     """
-    module = hlo.parse(text)
-    return sum(
-        count * _traffic(module, computation, i) for computation, i, count in hlo.run(module, "", 1)
+    module, total = hlo.parse(text), 0
+    for computation, instruction, count in hlo.run(module, "", 1):
+        if instruction.target == "tpu_custom_call":
+            total += count * _kernel_traffic(computation, instruction, called)
+        else:
+            total += count * _traffic(module, computation, instruction)
+    return total
+
+
+def _kernel_traffic(
+    computation: hlo.Computation, instruction: hlo.Instruction, called: Sequence[Kernel]
+) -> int:
+    """Bytes that one call of a Pallas kernel moves to and from main memory."""
+    operands = [computation.array(name) for name in instruction.operands]
+    results = instruction.arrays
+    times = kernels.times_moved(
+        called,
+        [array.size for array in operands],
+        [array.size for array in results],
+        instruction.op_name,
     )
+    arrays = [*operands, *results]
+    return round(sum(array.hbm * n for array, n in zip(arrays, times, strict=True)))
 
 
 def _kind(computation: hlo.Computation, instruction: hlo.Instruction) -> str:

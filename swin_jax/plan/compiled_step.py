@@ -15,7 +15,7 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,11 +26,11 @@ from swin_jax.core import termination
 from swin_jax.core.output.text import say
 from swin_jax.core.params import path_name
 from swin_jax.ops import batch_sharding
-from swin_jax.plan import chips, collectives, flops, roofline, tpu_compiler
+from swin_jax.plan import chips, collectives, flops, kernels, roofline, tpu_compiler
 from swin_jax.train import setup
 
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
-_FORMAT = 4
+_FORMAT = 5
 # How far the compiler goes: to the end, or until memory and traffic are known.
 # docs/planning.md compares them.
 EFFORTS = ("full", "quick")
@@ -95,10 +95,13 @@ def _plan(
     with progress(f"{topology.name}: tracing"):
         traced = _trace(run, batch)
         facts["flops"] = _flops(run, batch, traced)
+        unit = topology.chip.matrix_unit
+        facts["flops"]["padded"] = flops.count_jaxpr(traced.jaxpr, unit)
         lowered = traced.lower()
     facts["lower_seconds"] = round(time.monotonic() - began, 1)
+    called = kernels.kernels(traced.jaxpr)
     facts |= _kept(cache, lowered, topology, effort) or _compile(
-        cache, lowered, config, topology, run, effort
+        cache, lowered, config, topology, run, effort, called
     )
     if facts["memory"]["fits"]:
         facts["roofline"] = _roofline(facts, topology)
@@ -152,14 +155,16 @@ def _compile(
     topology: chips.Topology,
     run: setup.Run,
     effort: str,
+    called: Sequence[kernels.Kernel],
 ):
     mesh = run.placement.mesh
     with progress(f"{topology.name}: compiling"):
         if effort == "full":
-            facts = tpu_compiler.compiled(lowered, topology, mesh)
+            facts = tpu_compiler.compiled(lowered, topology, mesh, called)
         else:
             job = config.copy_and_resolve_references(), topology.name
-            facts = tpu_compiler.optimized("swin_jax.plan.compiled_step", job, topology, mesh)
+            module = "swin_jax.plan.compiled_step"
+            facts = tpu_compiler.optimized(module, job, topology, mesh, called)
     facts["effort"] = effort
     if cache:
         try:
@@ -205,7 +210,7 @@ def _roofline(facts: dict[str, Any], topology: chips.Topology) -> dict[str, Any]
         for item in facts["collectives"]
     ]
     found = roofline.estimate(
-        topology, facts["flops"]["step"] / topology.size, facts["hbm_bytes"], moved
+        topology, facts["flops"]["padded"] / topology.size, facts["hbm_bytes"], moved
     )
     times = {
         name: getattr(found, name)

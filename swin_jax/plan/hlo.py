@@ -49,6 +49,12 @@ class Instruction:
         return match[1] if match else ""
 
     @functools.cached_property
+    def op_name(self) -> str:
+        """The operation that it comes from, 'jit(f)/while/body/add' for example, or ''."""
+        match = re.search(r'\bop_name="([^"]*)"', self.attributes)
+        return match[1] if match else ""
+
+    @functools.cached_property
     def target(self) -> str:
         return self.attribute("custom_call_target") if self.opcode == "custom-call" else ""
 

@@ -41,9 +41,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         ),
     ]
     rows += _memory(memory, facts.get("advice", ()))
-    step, model = facts["flops"]["step"], facts["flops"]["model"]
-    recomputed = step / model - 1 if model else 0
-    rows.append(("FLOPs", f"{_si(model)} per update, and {recomputed:.0%} recomputed"))
+    rows.append(("FLOPs", _flops(facts["flops"])))
     if memory["fits"]:
         rows += _speed(facts)
     cached = "kept from an earlier plan, " if facts["from_cache"] else ""
@@ -89,6 +87,18 @@ def _place(of: str) -> str:
     parts = [part for part in of.split("/") if not _WRAPPER.search(part)]
     parts = [part for part, before in zip(parts, ["", *parts]) if part != before]
     return "/".join(parts) + (" (backward pass)" if "transpose(" in of else "")
+
+
+def _flops(flops: dict[str, int]) -> str:
+    """FLOPs of the model, and what is executed beyond them."""
+    model, step, padded = flops["model"], flops["step"], flops["padded"]
+    recomputed = step / model - 1 if model else 0
+    text = f"{_si(model)} per update, and {recomputed:.0%} recomputed"
+    if padded > step:
+        text += (
+            f"; kernels pad their products: {_si(padded)} executed, {padded / step - 1:.0%} more"
+        )
+    return text
 
 
 def _speed(facts: dict[str, Any]) -> list[tuple[str, str]]:

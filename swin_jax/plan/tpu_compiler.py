@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cloudpickle
@@ -25,6 +25,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from swin_jax.core.errors import UserError, install
 from swin_jax.plan import chips, collectives
+from swin_jax.plan.kernels import Kernel
 
 _LOADING = threading.Lock()
 _PACKAGES = ("jax", "jaxlib", "libtpu")
@@ -82,8 +83,16 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def compiled(lowered, topology: chips.Topology, mesh) -> dict[str, Any]:
+def compiled(
+    lowered, topology: chips.Topology, mesh, called: Sequence[Kernel] = ()
+) -> dict[str, Any]:
     """Compiles a program to the end.
+
+    Args:
+        lowered: Lowered program.
+        topology: Topology of the program.
+        mesh: Mesh of the program.
+        called: Kernels that the program calls.
 
     Returns:
         {memory, hbm_bytes, collectives, compile_seconds, versions}; without hbm_bytes and
@@ -106,10 +115,12 @@ def compiled(lowered, topology: chips.Topology, mesh) -> dict[str, Any]:
         peak=found.peak_memory_in_bytes,
         fits=True,
     )
-    return facts | _moved(text, topology, mesh)
+    return facts | _moved(text, topology, mesh, called)
 
 
-def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str, Any]:
+def optimized(
+    module: str, job: Any, topology: chips.Topology, mesh, called: Sequence[Kernel] = ()
+) -> dict[str, Any]:
     """The numbers of `compiled` without code generation, which takes most of the time.
 
     The compiler runs in a process of its own, which is ended once memory and traffic are known.
@@ -120,6 +131,7 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
         job: Job of that process.
         topology: Topology of the program.
         mesh: Mesh of the program.
+        called: Kernels that the program calls.
 
     Raises:
         UserError: The process ended before it knew.
@@ -147,7 +159,8 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
         said, report = errors.read(), _written(folder, _REPORT)
         if _written(folder, _LAST):
             facts = _facts(began) | {"memory": _memory(topology, **_parts(folder), fits=True)}
-            return facts | _moved(_written(folder, _OPTIMIZED).read_text(), topology, mesh)
+            program = _written(folder, _OPTIMIZED).read_text()
+            return facts | _moved(program, topology, mesh, called)
         if "RESOURCE_EXHAUSTED" not in said:
             word = (said.strip().splitlines() or ["no word"])[-1][:500]
             killed = " (killed: is this machine's own memory full?)" if child.returncode < 0 else ""
@@ -181,11 +194,11 @@ def _memory(topology: chips.Topology, **parts) -> dict[str, Any]:
     return parts | {"hbm": topology.chip.hbm_bytes}
 
 
-def _moved(text: str, topology: chips.Topology, mesh) -> dict[str, Any]:
+def _moved(text: str, topology: chips.Topology, mesh, called: Sequence[Kernel]) -> dict[str, Any]:
     """The bytes that a program moves through memory and between chips."""
     found = collectives.collectives(text, mesh.shape, topology.slices)
     return {
-        "hbm_bytes": collectives.hbm_bytes(text),
+        "hbm_bytes": collectives.hbm_bytes(text, called),
         "collectives": [dataclasses.asdict(item) for item in found],
     }
 

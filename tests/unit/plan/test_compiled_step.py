@@ -64,7 +64,8 @@ def facts(fits=True):
         "topology": "v5e:4x4", "slices": 1, "chip": "v5e", "chips": 16, "mesh": {"data": 16, "fsdp": 1, "tensor": 1},
         "batch_size": 64, "accumulate": 1, "parameters": 28_288_354, "lower_seconds": 10.0, "compile_seconds": 100.0,
         "state_bytes": {"params": 2**27, "opt_state": 2**28, "mutable": 0, "ema": 0, "frozen": 0, "batch": 2**20},
-        "flops": {"model": 4 * 10**13, "step": 5 * 10**13}, "from_cache": False, "effort": "quick",
+        "flops": {"model": 4 * 10**13, "step": 5 * 10**13, "padded": 5 * 10**13},
+        "from_cache": False, "effort": "quick",
         "memory": {"peak": 20 * 2**30, "hbm": 16 * 2**30, "fits": False, "largest": [LARGEST]},
     }  # fmt: skip
     if fits:
@@ -98,6 +99,15 @@ def test_a_plan_that_fits_is_told_with_memory_collectives_and_rate():
         ("all-gather", 2, 2**31),
         ("all-reduce", 7, 2**27 + 6 * 2**20),
     ]
+
+
+def test_what_kernels_pad_is_told_and_bounds_the_step():
+    found = facts()
+    assert "pad" not in "\n".join(plan_report.lines(found))
+    found["collectives"], found["flops"]["padded"] = [], 6 * 10**13
+    assert "kernels pad their products: 60 TFLOP executed, 20% more" in "\n".join(plan_report.lines(found))
+    topology = chips.topology("v5e:4x4")
+    assert compiled_step._roofline(found, topology)["compute"] == 6e13 / 16 / 197e12
 
 
 def test_a_plan_that_does_not_fit_names_tensors_and_flags(config):
