@@ -14,6 +14,9 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["swin_jax", "swin_jax.*"]),
+    # With it, `pip install -e` puts this folder on Python's path and installs no hook, which Python
+    # asks last: beside a clone called swin_jax it would take the clone for an empty package.
+    package_dir={"": "."},
     package_data={"swin_jax": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=[

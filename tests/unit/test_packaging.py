@@ -31,3 +31,21 @@ def test_wheel(root, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == str(target / "swin_jax" / "__init__.py")
+
+
+def test_an_editable_install_is_found_beside_a_clone_called_as_the_package(root, tmp_path):
+    """There, Python takes the clone for an empty package, unless its path leads into it."""
+    clone, site = tmp_path / "swin_jax", tmp_path / "site"
+    (clone / "swin_jax").mkdir(parents=True)
+    for name in ("setup.py", "pyproject.toml", "README.md", "swin_jax/__init__.py", "swin_jax/py.typed"):
+        shutil.copy(root / name, clone / name)
+    build = "import sys; from setuptools import build_meta; build_meta.build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=clone, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    shutil.unpack_archive(wheel, site, "zip")
+
+    code = "import site, sys; site.addsitedir(sys.argv[1]); import swin_jax; print(swin_jax.__file__)"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-c", code, str(site)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(clone / "swin_jax" / "__init__.py")
