@@ -90,8 +90,8 @@ class Segmentation:
             )
         if rows == 1:
             raise UserError(
-                f"batch_size / accumulate is {rows}: pooled to 1 x 1, one image has one value per "
-                "channel and batch norms no variance; give at least two"
+                "a training batch of one image: pooled to 1 x 1, it has one value per channel and "
+                f"batch norms no variance; give --config.batch_size={2 * accumulate} or more"
             )
 
     def notes(self) -> list[str]:

@@ -112,8 +112,10 @@ def test_a_step_drops_by_a_key_of_seed_and_step_and_learns(batch):
 
 
 def test_batches_without_statistics_of_their_own_are_refused():
-    for item, size in ((task(), 1), (task(accumulate=4, micro_batch_statistics=True), 4)):
-        with pytest.raises(UserError, match="^batch_size / accumulate is 1: .* give at least two$"):
+    for item, size, advised in ((task(), 1, 2), (task(accumulate=4, micro_batch_statistics=True), 4, 8)):
+        with pytest.raises(
+            UserError, match=f"^a training batch of one image: .*--config.batch_size={advised} or more$"
+        ):
             base.check_batch(item, size, item.accumulate)
     item = task(accumulate=2)
     with pytest.raises(
