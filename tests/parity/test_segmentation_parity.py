@@ -14,6 +14,7 @@ from swin_jax.models.segmentation import make_upernet
 from swin_jax.ops import label_maps
 from swin_jax.ops.label_maps import WHOLE, Method
 from swin_jax.ops.resampling import resize_bilinear
+from swin_jax.ops.segmentation import pixel_loss
 from swin_jax.pretrained.segmentation import convert
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
@@ -45,13 +46,10 @@ def make_model(config):
 def losses_of(config, found, labels):
     """{name: loss, its weight included}: a mean over all pixels, to which those without a label add nothing."""
     heads = {"loss_decode": ("decode_head", "logits"), "loss_aux": ("auxiliary_head", "auxiliary")}
-    losses = {}
-    for name, (head, logits) in heads.items():
-        log_probabilities = jax.nn.log_softmax(resize_bilinear(found[logits], labels.shape[1:3]))
-        valid = labels != 255
-        picked = jnp.take_along_axis(log_probabilities, jnp.where(valid, labels, 0)[..., None], axis=-1)[..., 0]
-        losses[name] = -jnp.where(valid, picked, 0).mean() * config[head]["loss_decode"]["loss_weight"]
-    return losses
+    return {
+        name: pixel_loss(found[logits], labels)[0] * config[head]["loss_decode"]["loss_weight"]
+        for name, (head, logits) in heads.items()
+    }
 
 
 def channels_first(x):
