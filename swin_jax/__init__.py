@@ -154,8 +154,8 @@ def class_names(model: nn.Module, names: str | os.PathLike[str] | None = None) -
         names: A file of names: one on each line, or JSON such as a config.json of the hub. By
             default they are those of the run that trained the model, of a config beside its
             weights, or, for a model with as many classes as ImageNet-1K or Kinetics-400, those
-            that an installed package lists: clip-benchmark, timm or torchvision. A warning says so
-            where the weights are not published ones, taken by their name.
+            that an installed package lists: clip-benchmark, timm or torchvision. Unless published
+            weights were loaded by their name, a warning says that these names are assumed.
 
     Returns:
         A name for each logit.
@@ -193,10 +193,11 @@ def export(
 
     Returns:
         The content of PATH.json: `inputs` and `outputs`, {name: 'float32 (b, 224, 224, 3)'}, b
-        being any number of rows, `preparation`, and more. A Swin takes `image`, one of three axes
-        or a Video Swin `video`; they give `logits`, or pooled `features` where there is no head, or
-        the maps `features_0`, ... of `out_norms`. A CLIP takes `image` and `text`, as many as you
-        like of each, and gives `image_features` and `text_features` of length 1, and `logit_scale`.
+        being any number of rows, `preparation`, and more. A Swin takes `image`, a Video Swin
+        or another Swin over three axes `video`; they give `logits`, or pooled `features` where
+        there is no head, or the maps `features_0`, ... of `out_norms`. A CLIP takes `image` and
+        `text`, as many as you like of each, and gives `image_features` and `text_features` of
+        length 1, and `logit_scale`.
 
     Raises:
         UserError: Another kind of model, a path that cannot be written, a model that is too large,

@@ -153,8 +153,8 @@ def draw_attention(
 ):
     """Draws attention over a picture: the picture itself, the mean over heads, then each head.
 
-    From the bare picture (no attention) over red to yellow (the most); each panel has its own
-    scale, up to the maximum that its title tells.
+    Colors run from the bare picture (no attention) through red to yellow (most attention); each
+    panel has its own scale, up to the maximum that its title gives.
 
     Args:
         picture: The picture that the model saw: a PIL image, or an array (H, W), (H, W, 1 or 3) or

@@ -264,8 +264,8 @@ def of_folder(
         model, variables: A CLIP of `swin_jax.load`.
         folder: Folder of pictures, or one picture.
         path: File (.npz) to save it to. If it holds an index of the same weights, folder and
-            preparation, only what is new or has changed is read; not so with a function as
-            `preprocess`, which may have changed.
+            preparation, only new and changed pictures are read; all are read where `preprocess` is
+            a function, which may have changed.
         preprocess: Preparation or function for the pictures;
             None takes the preparation that the model carries.
         batch_size: Number of pictures at a time.

@@ -62,7 +62,7 @@ def probabilities(
 
     Raises:
         UserError: A model that reads no texts, no pictures or texts, an empty text,
-            what is not a picture.
+            an image that is not a picture.
     """
     found = cosines(model, variables, images, texts, preprocess, tokenize)
     logits = np.exp(np.float32(variables["params"]["logit_scale"])) * found
@@ -258,7 +258,7 @@ def draw(
         The matplotlib figure.
 
     Raises:
-        UserError: A matrix of another shape, what is not a picture, an empty text,
+        UserError: A matrix of another shape, an image that is not a picture, an empty text,
             a `path` that cannot be written.
     """
     from matplotlib.figure import Figure

@@ -81,7 +81,7 @@ def align(
         transform_size: Height and width of the cut before it is resized; None is `size`. FFHQ
             itself has 4096 for 1024.
         conversion: 'display' or 'reference', see `data.image.picture`;
-            landmarks are of the picture that it gives.
+            landmarks are in pixels of the converted picture.
 
     Returns:
         A PIL image of mode 'RGB', size x size.

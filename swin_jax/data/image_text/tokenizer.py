@@ -46,15 +46,18 @@ def tokenize(
 
     Args:
         texts: One text or several.
-        context_length: L, ids of a row.
+        context_length: L, the number of ids in a row.
         truncate: True to cut texts that are too long, keeping the end id last.
         clean: 'openai' (ftfy, HTML entities, white space, lower case), 'canonicalize' (that without
             ASCII punctuation, as SigLIP) or 'whitespace' (only white space; the ids are of
             lower-case text all the same).
 
     Returns:
-        int32 (n, L), n = 1 for one text. Raises UserError for a text that is too long unless
-        `truncate`, for what is neither a text nor a list of texts, and for an unknown cleaner.
+        int32 (n, L), n = 1 for one text.
+
+    Raises:
+        UserError: A text that is too long unless `truncate`, an argument that is neither a text nor
+            a list of texts, or an unknown cleaner.
     """
     texts = as_list(texts)
     ids, too_long = tokenize_and_flag(texts, context_length, clean)

@@ -209,7 +209,7 @@ def open_directions(
     tokenize: Tokenize | None = None,
     show: bool = True,
 ) -> GlobalDirections:
-    """Global directions of a generator and a CLIP; three lines from files to an edit, see above.
+    """Opens global directions of a generator and a CLIP; the module's docstring has an example.
 
     Args:
         generator, clip: Model and variables, as `swin_jax.load` gives them.

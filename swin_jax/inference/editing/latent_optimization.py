@@ -37,7 +37,7 @@ def optimize(task: Any, latents: np.ndarray, steps: PositiveInt = 300, show: boo
         task: A `tasks.latent_optimization.LatentOptimization`, with one text or as many as latents.
         latents: W+ (B, num_ws, w_dim), or z (B, z_dim).
         steps: Updates; the schedule of the task's optimizer should end there.
-        show: Show them on standard error.
+        show: True shows progress on standard error.
 
     Returns:
         W+ (B, num_ws, w_dim), or S as a tuple of (B, channels) for a task in S.
