@@ -19,11 +19,32 @@ from swin_jax.ops.normalize import widen
 # it is a plain normal distribution.
 init_linear = nn.initializers.normal(0.02)
 
+PREPARE = "; normalize them first, e.g. with swin_jax.preprocess(model)"  # for check_floats
+
 
 def check_some(batch: jax.Array, what: str) -> None:
     """Raises UserError for an empty batch of images or videos, which `what` calls so."""
     if isinstance(batch.shape[0], int) and batch.shape[0] == 0:
         raise UserError(f"a batch of no {what} has no outputs: give at least one")
+
+
+def check_floats(batch: jax.Array, what: str, advice: str) -> None:
+    """Raises UserError for anything but an array of floats.
+
+    Args:
+        batch: Images or videos, or whatever was given for them, such as the path of a file.
+        what: Their name in the error, a plural.
+        advice: The end of the error: how to make them floats.
+    """
+    kind = getattr(batch, "dtype", None)
+    if kind is None:
+        raise UserError(f"{what} are a {type(batch).__name__}{advice}")
+    try:
+        floating = jnp.issubdtype(kind, jnp.floating)
+    except TypeError:  # of another library
+        raise UserError(f"{what} are a {type(batch).__name__} of {kind}{advice}") from None
+    if not floating:
+        raise UserError(f"{what} are {kind}{advice}")
 
 
 def check_key(module: nn.Module, name: str, cause: str = "train=True") -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, Rate, checked
-from swin_jax.models.layers import batch_norm, check_key, check_some, conv, init_conv
+from swin_jax.models.layers import batch_norm, check_floats, check_key, check_some, conv, init_conv
 from swin_jax.ops.normalize import unit
 
 Blocks = tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...]
@@ -141,10 +141,7 @@ def check_blocks(blocks: Blocks) -> None:
 
 def check_image(image: jax.Array, size: int) -> None:
     """Raises UserError for integer images, and for others than (B, size, size, 3)."""
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise UserError(
-            f"images are {image.dtype}: bring them to -1..1 first, with swin_jax.preprocess(name)"
-        )
+    check_floats(image, "images", ": bring them to -1..1 first, with swin_jax.preprocess(model)")
     if image.ndim != 4 or image.shape[1:] != (size, size, 3):
         raise UserError(
             f"images are of shape {image.shape}, this network takes aligned faces (B, "

@@ -15,16 +15,20 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveFloat, PositiveInt, Rate, checked
 from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.models.clip.transformer import Transformer
-from swin_jax.models.layers import PatchProjection, check_key, check_some, layer_norm
+from swin_jax.models.layers import (
+    PREPARE,
+    PatchProjection,
+    check_floats,
+    check_key,
+    check_some,
+    layer_norm,
+)
 
 
 def check_image(image: jax.Array, size: Size) -> None:
     """Raises UserError for integer images, and for others than (B, H, W, 3) of this size."""
     height, width = per_axis(size, 2)
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise UserError(
-            f"images are {image.dtype}; normalize them first, e.g. with swin_jax.preprocess(name)"
-        )
+    check_floats(image, "images", PREPARE)
     if image.ndim != 4 or image.shape[1:] != (height, width, 3):
         raise UserError(
             f"images are of shape {image.shape}, but the positions of this tower are for (B, "

@@ -25,7 +25,15 @@ from swin_jax.core.ranges import (
     checked,
 )
 from swin_jax.core.sizes import Size, Windows, per_axis
-from swin_jax.models.layers import PatchEmbed, check_key, check_some, init_linear, layer_norm
+from swin_jax.models.layers import (
+    PREPARE,
+    PatchEmbed,
+    check_floats,
+    check_key,
+    check_some,
+    init_linear,
+    layer_norm,
+)
 from swin_jax.models.swin import fields, flops
 from swin_jax.models.swin.blocks import Stage
 from swin_jax.ops import window, window_geometry
@@ -240,19 +248,16 @@ class Swin(nn.Module):
         mask_token: jax.Array | None = None,
     ) -> tuple[list[jax.Array], jax.Array, dict[str, jax.Array]]:
         """Per-stage maps before merging, the last map, and every output by its official name."""
-        if not jnp.issubdtype(image.dtype, jnp.floating):
-            raise UserError(
-                f"images are {image.dtype}; normalize them first, "
-                "e.g. with swin_jax.preprocess(name)"
-            )
         axes = num_axes(self)
+        kind = "images" if axes == 2 else "videos"
+        check_floats(image, kind, PREPARE)
         if image.ndim != axes + 2 or image.shape[-1] != self.in_channels:
             sizes = {2: "height, width", 3: "frames, height, width"}.get(axes, f"{axes} sizes")
             raise UserError(
-                f"images are of shape {image.shape}, expected (batch, {sizes}, "
+                f"{kind} are of shape {image.shape}, expected (batch, {sizes}, "
                 f"{self.in_channels} channels)"
             )
-        check_some(image, "images" if axes == 2 else "videos")
+        check_some(image, kind)
         if self.small == "pad":
             image = window.cut_to_multiple(image, per_axis(self.patch_size, axes))
         x = self.patch_embed(image)

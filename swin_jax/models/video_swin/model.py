@@ -23,7 +23,7 @@ from swin_jax.core.ranges import (
     checked,
 )
 from swin_jax.core.sizes import per_axis
-from swin_jax.models.layers import check_key, check_some, layer_norm
+from swin_jax.models.layers import PREPARE, check_floats, check_key, check_some, layer_norm
 from swin_jax.models.swin import Swin, stage_dims
 from swin_jax.models.swin.blocks import REMAT, Block
 from swin_jax.ops import window_geometry
@@ -194,10 +194,7 @@ class VideoSwin(nn.Module):
 
 
 def _check_video(video: jax.Array, channels: int) -> None:
-    if not jnp.issubdtype(video.dtype, jnp.floating):
-        raise UserError(
-            f"videos are {video.dtype}; normalize them first, e.g. with swin_jax.preprocess(name)"
-        )
+    check_floats(video, "videos", PREPARE)
     if video.ndim != 5:
         hint = ""
         if video.ndim == 4:

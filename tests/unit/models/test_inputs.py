@@ -63,6 +63,30 @@ def test_an_empty_batch_is_one_line(name, made):
     call(model, variables, image, *others)
 
 
+class Tensor:
+    """Looks like an array of another library, whose types JAX does not know."""
+
+    dtype, shape = "torch.float32", (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "images, kind",
+    [
+        ("cat.jpg", "a str"),
+        (["cat.jpg"], "a list"),
+        (None, "a NoneType"),
+        (np.array(["cat.jpg"]), "<U7"),
+        (np.zeros((1, 32, 32, 3), np.uint8), "uint8"),
+        (Tensor(), "a Tensor of torch.float32"),
+    ],
+)
+def test_images_that_are_not_floats_say_how_to_prepare_them(images, kind, name, made):
+    model, variables, (_, *others) = made(name)
+    with pytest.raises(UserError, match=f"^(images|videos) are {kind}[;:] .*swin_jax.preprocess"):
+        jax.eval_shape(lambda variables, *others: model.apply(variables, images, *others), variables, *others)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_training_without_a_key_says_which_one_to_give(name, made):
     model, variables, inputs = made(name)
