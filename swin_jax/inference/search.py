@@ -109,12 +109,12 @@ def prepare_search(config, workdir: str, query: str, top: PositiveInt = 10) -> C
     folder = open_trained(config, workdir)
     path = folder / INDEX
     storage.check_target(folder / SHEET)
-    if not path.is_file():
-        raise UserError(f"there is no index {path}: make it with --index=FOLDER")
-    picture = indices.picture_of(query)
-    index, run = indices.load(path), build_run(config)
+    run = build_run(config)
     check_frozen(run.task)
     _check_features(run)
+    if not path.is_file():
+        raise UserError(f"there is no index {path}: make it with --index=FOLDER")
+    picture, index = indices.picture_of(query), indices.load(path)
     return functools.partial(_search, config, run, folder, index, picture, query, top)
 
 
