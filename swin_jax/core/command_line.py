@@ -13,6 +13,11 @@ from swin_jax.core.errors import UserError, is_ours, nearest
 
 # Actions on the workdir of a trained run, which need no --config.
 USES = ("predict", "index", "search", "edit", "export")
+# What Python says of words in the place of numbers, and what is said instead.
+_NUMBERS = {
+    "invalid literal for int() with base 10:": "it must be a whole number, not",
+    "could not convert string to float:": "it must be a number, not",
+}
 _MEASURES = "throughput(=true)?"  # needs none either, where there is a workdir
 EXAMPLES = """\
 python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
@@ -160,7 +165,10 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
             raise
         # The argument, because the text of a KeyError is in quotes.
         text = str(error.args[0] if error.args else "").strip() or type(error).__name__
-        raise UserError(text.splitlines()[0]) from None
+        text = text.splitlines()[0]
+        for python_says, needed in _NUMBERS.items():
+            text = text.replace(python_says, needed)
+        raise UserError(text) from None
     configs.check_computed_from(values.config)
     _check_tuples(tuples, values.config)
     if len(rest) > 1:
