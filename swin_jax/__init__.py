@@ -68,7 +68,7 @@ def load(
             (.pth, .pt, .pkl, .safetensors, .npz), a folder downloaded from the hub, the workdir of
             a run (its newest checkpoint; the averaged weights if it keeps an average; of a SimMIM
             the encoder, of a GAN the generator), a URL, or None for random ones. Those of an image
-            Swin may be given for a Video Swin: they are inflated, which a warning says.
+            Swin may be given for a Video Swin: they are inflated, with a warning.
         resize: The method that resizes position tables. For a Swin, bias tables and absolute
             positions of another window or image size: 'bicubic' or 'geometric', see
             `swin_jax.pretrained.swin.resize`; a continuous bias (Swin V2) is computed again
@@ -80,7 +80,7 @@ def load(
             'model_ema', or the first part of names such as 'teacher' or 'student.backbone'. By
             default trained weights are preferred to their average and a teacher to its student, but
             the average of a generator to both networks (key='d' or 'D' takes its discriminator),
-            which a warning says; where that does not decide, the error lists what there is.
+            with a warning; if several are left, the error lists them.
         **overrides: Arguments of `models.swin.Swin`, `models.clip.make_clip`,
             `models.video_swin.make_video_swin` or `models.segmentation.make_upernet` that replace
             the model's. For another `num_classes` the head is zero (or the 1,000 rows of a 22K
@@ -139,7 +139,7 @@ def preprocess(
 
     Raises:
         UserError: An unknown name, or a model that has no preparation (the error names the missing
-            fields). The preparation raises it for what is not a picture, or not a video.
+            fields). The preparation raises it for anything but pictures or videos.
     """
     from swin_jax.pretrained.preprocess import preprocess
 

@@ -52,7 +52,7 @@ def attention_map(
         image: (*size, in_channels) or (1, *size, in_channels), floating point and normalized;
             (H, W, 3) for pictures.
         block: The official name, 'layers.2.blocks.3'.
-        query: The token that looks, one int per axis of the stage's grid, (row, column). A pixel
+        query: The query token, one int per axis of the stage's grid, (row, column). A pixel
             (y, x) is in token (y // stride, x // stride), where stride is the patch size times
             2^stage. None for all tokens.
 
@@ -61,7 +61,7 @@ def attention_map(
         and practically 0 (the mask adds -100 to the logits) where shifting brought tokens of
         another region into its window. Without: how much attention each token receives, averaged
         over all the grid's tokens, so uniform attention is 1 / tokens. Either sums to 1 over the
-        grid for each head, less what went to the padding.
+        grid for each head, minus the share of the padding.
 
     Raises:
         UserError: A block or a query that the model does not have, an image that is not one image,

@@ -28,7 +28,7 @@ _ADVICE = "give names=FILE, with a name on each line"
 def class_names(model: nn.Module, names: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
     """The names of a classifier's logits, in their order; see `swin_jax.class_names`."""
     if not isinstance(model, nn.Module):
-        raise UserError(f"class_names takes a model of load(), not {shown(model)}")
+        raise UserError(f"class_names takes a model that load() returned, not {shown(model)}")
     kind = next(iter(loading.family_of(model).inputs(model)))
     count = getattr(model, "num_classes", 0)
     if not count:

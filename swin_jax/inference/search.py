@@ -81,8 +81,7 @@ def _index(config, run: Run, data: Any, folder: epath.Path) -> int:
         say(f"left out, cannot be read: {line}")
     if lead:
         print(
-            f"{len(found)} images: {path}; look for some with "
-            '--search="a text" or --search=PICTURE',
+            f'{len(found)} images: {path}; search them with --search="a text" or --search=PICTURE',
             flush=True,
         )
     return 0

@@ -57,12 +57,12 @@ def probabilities(
             cuts texts that are too long, with a warning.
 
     Returns:
-        (N, M) float32. Each row sums to 1, as one of the texts is meant; of a model with a bias on
-        its logits (SigLIP) every entry is a probability of its own.
+        (N, M) float32. Each row sums to 1: one of the texts is taken to be right. For a model with
+        a bias on its logits (SigLIP), every entry is a probability of its own.
 
     Raises:
-        UserError: A model that reads no texts, no pictures or texts, an empty text,
-            an image that is not a picture.
+        UserError: A model without a text encoder, no pictures or no texts, an empty text,
+            a file that is not a picture.
     """
     found = cosines(model, variables, images, texts, preprocess, tokenize)
     logits = np.exp(np.float32(variables["params"]["logit_scale"])) * found
@@ -258,7 +258,7 @@ def draw(
         The matplotlib figure.
 
     Raises:
-        UserError: A matrix of another shape, an image that is not a picture, an empty text,
+        UserError: A matrix of another shape, a file that is not a picture, an empty text,
             a `path` that cannot be written.
     """
     from matplotlib.figure import Figure

@@ -149,7 +149,8 @@ def family_of(model: nn.Module) -> Family:
     known = " or ".join(
         with_article(kind.__name__) for family in FAMILIES for kind in family.models
     )
-    raise UserError(f"a model of load() is {known}, not {with_article(type(model).__name__)}")
+    kind = with_article(type(model).__name__)
+    raise UserError(f"this takes a model that load() returned, {known}, not {kind}")
 
 
 def _load(

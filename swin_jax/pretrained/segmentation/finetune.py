@@ -56,7 +56,7 @@ def remap(
 
 
 def _adapt_classes(heads: dict[str, np.ndarray], num_classes: int) -> dict[str, np.ndarray]:
-    """Classifiers of another number of classes become zeros, which a warning says."""
+    """Classifiers of another number of classes become zeros, with a warning."""
     names = [name for name in heads if name.endswith("conv_seg.weight")]
     others = [name for name in names if len(heads[name]) != num_classes]
     for name in others:

@@ -172,7 +172,7 @@ def load_pretrained(
         patch, bias: The inflation of an image Swin, see `pretrained.video_swin.inflate.inflate`.
         resize: The method that resizes a Video Swin's position tables of another window, see
             `remap`.
-        head: True to take a Video Swin's head (zeros for other classes, which a warning says);
+        head: True to take a Video Swin's head (zeros for other classes, with a warning);
             otherwise, and always from an image Swin, only the backbone is there, for
             `InitFrom(backbone=True, head=FRESH)`.
         key: The weights to take from a file that holds several, see `pretrained.files.read`.

@@ -77,7 +77,7 @@ def test_kinetics_is_named(installed):
         (lambda: swin(7), "no installed package names 7 classes of images"),
         (lambda: swin(0), "this Swin has no classes"),
         (lambda: make_clip(embed_dim=8), "this CLIP has no classes"),
-        (lambda: "swin", "takes a model of load"),
+        (lambda: "swin", "takes a model that load"),
     ],
 )
 def test_what_has_no_names_is_one_line(make, message, installed):
