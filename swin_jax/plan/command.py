@@ -40,6 +40,11 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
     name = text.removeprefix("auto").removeprefix(":").removeprefix("config") or config.get(
         "topology"
     )
+    if auto and config.get("total_steps") == 0:
+        raise UserError(
+            f"--plan={text} searches for the layout of a training step, and total_steps=0 makes "
+            "none: give the topology alone, --plan=v5e:4x4 for example"
+        )
     if not name:
         raise UserError(
             f"--plan={text}: the config has no topology; give one, --plan=auto:v5e:4x4 for example"

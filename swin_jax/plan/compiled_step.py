@@ -1,10 +1,12 @@
-"""The training step of an experiment, compiled ahead of time by the TPU compiler for a topology.
+"""The training step of an experiment, or the prediction that its evaluations run, compiled ahead
+of time by the TPU compiler for a topology.
 
 Nothing is executed and no TPU is needed, only the package `libtpu`. The program is the launcher's
 own: task, mesh, layout and jitted step are built by the same code from the same config.
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -27,6 +29,7 @@ from swin_jax.core.output.text import say
 from swin_jax.core.params import path_name
 from swin_jax.ops import batch_sharding
 from swin_jax.plan import chips, collectives, flops, kernels, roofline, tpu_compiler
+from swin_jax.tasks.base import prediction_shapes
 from swin_jax.train import setup
 
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
@@ -34,12 +37,39 @@ _FORMAT = 5
 # How far the compiler goes: to the end, or until memory and traffic are known.
 # docs/planning.md compares them.
 EFFORTS = ("full", "quick")
+# What is compiled: the step of a config that makes updates, else what evaluations do with a batch.
+PROGRAMS = ("update", "evaluation")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """What is compiled for a topology.
+
+    Attributes:
+        run: Everything that the launcher builds from a config.
+        batch: Shapes and dtypes of what it reads, with shardings.
+        kind: One of `PROGRAMS`.
+    """
+
+    run: setup.Run
+    batch: dict[str, jax.ShapeDtypeStruct]
+    kind: str
+
+    def trace(self) -> Any:
+        """The traced program, of jax.stages."""
+        jitted = setup.jitted_step(self.run)
+        if self.kind == "evaluation":
+            # The optimizer's state, which it does not read, lies in memory meanwhile.
+            jitted = jax.jit(self.run.task.predict, keep_unused=True)
+        with jax.set_mesh(self.run.placement.mesh):
+            return jitted.trace(self.run.abstract, self.batch, self.run.frozen)
 
 
 def prepare(
     config, topology: chips.Topology, cache: pathlib.Path | None = None, effort: str = "full"
 ) -> Callable[[], dict[str, Any]]:
-    """Builds the training step of a config for a topology, without compiling it.
+    """Builds the training step of a config for a topology, without compiling it; where its
+    `total_steps` is 0, the prediction of a batch of `batch_size` that evaluations run.
 
     Args:
         config, topology, cache, effort: Arguments of `plan`.
@@ -50,15 +80,15 @@ def prepare(
     Raises:
         UserError: A mesh that does not fit the topology, and whatever the launcher would refuse.
     """
-    run, batch = _setup(config, topology)
-    setup.check_batch(config, run)
-    return functools.partial(_plan, config, topology, run, batch, cache, effort)
+    program = _build(config, topology)
+    setup.check_batch(config, program.run)
+    return functools.partial(_plan, config, topology, program, cache, effort)
 
 
 def plan(
     config, topology: chips.Topology, cache: pathlib.Path | None = None, effort: str = "full"
 ) -> dict[str, Any]:
-    """Compiles the training step of a config for a topology and reads the program.
+    """Compiles the program of `prepare` and reads it.
 
     Args:
         config: Config from an experiment file.
@@ -77,9 +107,11 @@ def plan(
 
 
 def _plan(
-    config, topology: chips.Topology, run: setup.Run, batch, cache, effort: str
+    config, topology: chips.Topology, program: _Program, cache, effort: str
 ) -> dict[str, Any]:
+    run = program.run
     facts = {
+        "program": program.kind,
         "topology": topology.name,
         "effort": effort,
         "slices": topology.slices,
@@ -89,12 +121,12 @@ def _plan(
         "batch_size": config.batch_size,
         "accumulate": config.task.get("accumulate", 1),
         "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.abstract.params)),
-        "state_bytes": _state_bytes(run, batch),
+        "state_bytes": _state_bytes(program),
     }
     began = time.monotonic()
     with progress(f"{topology.name}: tracing"):
-        traced = _trace(run, batch)
-        facts["flops"] = _flops(run, batch, traced)
+        traced = program.trace()
+        facts["flops"] = _flops(program, traced)
         unit = topology.chip.matrix_unit
         facts["flops"]["padded"] = flops.count_jaxpr(traced.jaxpr, unit)
         lowered = traced.lower()
@@ -111,19 +143,19 @@ def _plan(
     return facts
 
 
-def _setup(config, topology: chips.Topology) -> tuple[setup.Run, dict[str, jax.ShapeDtypeStruct]]:
+def _build(config, topology: chips.Topology) -> _Program:
     """Builds what the launcher would build from a config, and the shapes of a batch."""
     run = setup.build_run(config, tpu_compiler.devices(topology))
     rows = NamedSharding(run.placement.mesh, batch_sharding.BATCH)
-    shapes = run.task.batch_shapes(config.batch_size)
-    return run, {
+    kind = "update" if config.get("total_steps", 1) else "evaluation"
+    if kind == "update":
+        shapes = run.task.batch_shapes(config.batch_size)
+    else:
+        shapes = prediction_shapes(run.task, config.batch_size)
+    batch = {
         key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for key, x in shapes.items()
     }
-
-
-def _trace(run: setup.Run, batch):
-    with jax.set_mesh(run.placement.mesh):
-        return setup.jitted_step(run).trace(run.abstract, batch, run.frozen)
+    return _Program(run, batch, kind)
 
 
 def _key(lowered, topology: chips.Topology, effort: str) -> str:
@@ -186,9 +218,8 @@ def main(folder: str) -> None:
     config, name = pickle.load(sys.stdin.buffer)
     termination.end_with_parent()
     tpu_compiler.prepare_backend()
-    _trace(*_setup(config, chips.topology(name))).lower().compile(
-        compiler_options=tpu_compiler.write_to(folder)
-    )
+    lowered = _build(config, chips.topology(name)).trace().lower()
+    lowered.compile(compiler_options=tpu_compiler.write_to(folder))
 
 
 def _largest(run: setup.Run) -> list[dict[str, Any]]:
@@ -226,10 +257,10 @@ def _roofline(facts: dict[str, Any], topology: chips.Topology) -> dict[str, Any]
 
 def state_bytes(config, topology: chips.Topology) -> dict[str, int]:
     """Bytes per chip of what a config's step is given, by part, without compiling anything."""
-    return _state_bytes(*_setup(config, topology))
+    return _state_bytes(_build(config, topology))
 
 
-def _state_bytes(run: setup.Run, batch) -> dict[str, int]:
+def _state_bytes(program: _Program) -> dict[str, int]:
     """Bytes per chip of what a step is given, by part: arithmetic on shapes and layouts."""
 
     def of(tree) -> int:
@@ -238,22 +269,21 @@ def _state_bytes(run: setup.Run, batch) -> dict[str, int]:
             for x in jax.tree.leaves(tree)
         )
 
+    run = program.run
     parts = {
         name: getattr(run.abstract, name) for name in ("params", "opt_state", "mutable", "ema")
-    }
-    return {
-        name: of(tree) for name, tree in (parts | {"frozen": run.frozen, "batch": batch}).items()
-    }
+    } | {"frozen": run.frozen, "batch": program.batch}
+    return {name: of(tree) for name, tree in parts.items()}
 
 
-def _flops(run: setup.Run, batch, traced) -> dict[str, int]:
-    """FLOPs of one update over all chips; `step` includes rematerialization, `model` does not."""
-    step = flops.count_jaxpr(traced.jaxpr)
+def _flops(program: _Program, traced) -> dict[str, int]:
+    """FLOPs over all chips; `step` includes rematerialization, `model` does not."""
+    run, step = program.run, flops.count_jaxpr(traced.jaxpr)
     # Of latents, which are in no batch to train on.
-    if getattr(run.task, "predicts", None) == "samples":
+    if program.kind == "evaluation" or getattr(run.task, "predicts", None) == "samples":
         return {"step": step, "model": step}
     with jax.set_mesh(run.placement.mesh):
-        forward = flops.count(run.task.predict, run.abstract, batch, run.frozen)
+        forward = flops.count(run.task.predict, run.abstract, program.batch, run.frozen)
     return {"step": step, "model": min(3 * forward, step)}
 
 
@@ -261,6 +291,7 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
     """Flags that would make a program smaller and are not set yet,
     the largest part of its memory first.
     """
+    trains = facts["program"] == "update"
     state, mesh, memory = facts["state_bytes"], facts["mesh"], facts["memory"]
     excess = memory["peak"] - memory["hbm"] if memory["peak"] else math.inf
     activations = max(0, (memory["peak"] or 0) - sum(state.values()))  # what is left
@@ -288,7 +319,7 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
     half = activations / 2
     for key, now in configs.flatten(config.task).items():
         field = key.rpartition(".")[2]
-        if field == "remat" and now == "none":
+        if trains and field == "remat" and now == "none":
             add(
                 half,
                 f"--config.task.{key}=full",
@@ -300,6 +331,11 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
         if field == "attention" and isinstance(now, (tuple, list)) and "xla" in now:
             flag = f"""--config.task.{key}="('sequential',)\""""
             add(half, flag, "attends to one window at a time, in all stages", known=False)
+    if not trains:
+        add(
+            half, f"--config.batch_size={facts['batch_size'] // 2}", "halves the examples at a time"
+        )
+        return [text for _, text in sorted(found, key=lambda item: -item[0])]
     accumulate = 2 * facts["accumulate"]
     smaller, left = divmod(facts["batch_size"], accumulate)
     if (

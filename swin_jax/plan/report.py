@@ -14,6 +14,11 @@ _WRAPPER = re.compile(
     r"^(jit|jvp|transpose|vmap|while|body|closed_call|checkpoint|rematted_computation)(\(|$)"
     r"|^\w+\.\w+$"
 )
+# What is planned, and how it is told.
+PROGRAMS = {
+    "update": "the training step",
+    "evaluation": "the prediction of evaluations, because total_steps is 0",
+}
 TIMES = ("compute", "memory", "links", "network")
 
 
@@ -25,6 +30,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     micro = f" in {facts['accumulate']} micro-batches" if facts["accumulate"] > 1 else ""
     shards = facts["mesh"]["data"] * facts["mesh"]["fsdp"]
     rows = [
+        ("program", PROGRAMS[facts["program"]]),
         ("topology", f"{facts['topology']}{slices}: {facts['chips']} chips, mesh {mesh}"),
         (
             "batch",
@@ -41,7 +47,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         ),
     ]
     rows += _memory(memory, facts.get("advice", ()))
-    rows.append(("FLOPs", _flops(facts["flops"])))
+    rows.append(("FLOPs", _flops(facts["flops"], facts["program"])))
     if memory["fits"]:
         rows += _speed(facts)
     cached = "kept from an earlier plan, " if facts["from_cache"] else ""
@@ -89,11 +95,13 @@ def _place(of: str) -> str:
     return "/".join(parts) + (" (backward pass)" if "transpose(" in of else "")
 
 
-def _flops(flops: dict[str, int]) -> str:
+def _flops(flops: dict[str, int], program: str) -> str:
     """FLOPs of the model, and what is executed beyond them."""
     model, step, padded = flops["model"], flops["step"], flops["padded"]
     recomputed = step / model - 1 if model else 0
-    text = f"{_si(model)} per update, and {recomputed:.0%} recomputed"
+    text = f"{_si(model)} per {program}"
+    if program == "update":
+        text += f", and {recomputed:.0%} recomputed"
     if padded > step:
         text += (
             f"; kernels pad their products: {_si(padded)} executed, {padded / step - 1:.0%} more"
@@ -103,14 +111,14 @@ def _flops(flops: dict[str, int]) -> str:
 
 def _speed(facts: dict[str, Any]) -> list[tuple[str, str]]:
     found = facts["roofline"]
-    rows = [("HBM traffic", f"{_bytes(facts['hbm_bytes'])} per chip and update")]
+    rows = [("HBM traffic", f"{_bytes(facts['hbm_bytes'])} per chip and {facts['program']}")]
     table = collective_rows(facts["collectives"])
     rows += [
         (
             "collectives" if index == 0 else "",
             (
                 f"{row['kind']:<19} over {row['axes']:<12} {row['count']:>5} x, "
-                f"{_bytes(row['bytes'])} per chip and update"
+                f"{_bytes(row['bytes'])} per chip and {facts['program']}"
             ),
         )
         for index, row in enumerate(table)
@@ -124,9 +132,8 @@ def _speed(facts: dict[str, Any]) -> list[tuple[str, str]]:
     bound = (
         f"at most {found['examples_per_second']:,.0f} examples/s, MFU at most {found['mfu']:.0%}"
     )
-    rows.append(
-        ("", f"{1e3 * found['step']:.1f} ms per update, bound by {found['limit']}: {bound}")
-    )
+    step = f"{1e3 * found['step']:.1f} ms per {facts['program']}"
+    rows.append(("", f"{step}, bound by {found['limit']}: {bound}"))
     return rows
 
 
@@ -182,7 +189,8 @@ def _draw_times(axis, facts: dict[str, Any]) -> None:
     axis.margins(x=0.12)
     axis.invert_yaxis()
     axis.set_xlabel(
-        f"ms per update; at most {found['examples_per_second']:,.0f} examples/s", fontsize=9
+        f"ms per {facts['program']}; at most {found['examples_per_second']:,.0f} examples/s",
+        fontsize=9,
     )
 
 

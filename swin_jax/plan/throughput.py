@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.tasks.base import describe
+from swin_jax.tasks.base import describe, prediction_shapes
 from swin_jax.train import run_info, sharding
 from swin_jax.train.setup import Run, build_run, check_batch, jitted_step
 from swin_jax.train.workdir import make_workdir
@@ -154,12 +154,12 @@ def _measure(config, run: Run, size: int) -> dict[str, Any]:
 
 def _steps(run: Run, size: int) -> dict[str, Any]:
     """The rates of training and prediction, on a batch and from a state that are made up."""
-    batch = run.placement.to_global(_made_up(run, size), size)
+    batch = run.placement.to_global(_made_up(run, run.task.batch_shapes(size), size), size)
     zeros = jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), run.frozen)
     frozen = sharding.device_put_tree(zeros, run.frozen)
     init = jax.jit(run.task.init, out_shardings=sharding.tree_shardings(run.abstract))
     held = {"state": init(jax.random.key(0))}  # a step uses its memory for the next one
-    inputs = {name: array for name, array in batch.items() if name != "label"}
+    inputs = run.placement.to_global(_made_up(run, prediction_shapes(run.task, size), size), size)
     predict, step = jax.jit(run.task.predict), jitted_step(run)
 
     def predict_batch():
@@ -178,8 +178,8 @@ def _steps(run: Run, size: int) -> dict[str, Any]:
     return found
 
 
-def _made_up(run: Run, size: int) -> dict[str, np.ndarray]:
-    """This process's rows of a batch: random pixels, labels and tokens of 0."""
+def _made_up(run: Run, shapes: dict[str, jax.ShapeDtypeStruct], size: int) -> dict[str, np.ndarray]:
+    """This process's rows of a batch of such shapes: random pixels, labels and tokens of 0."""
     rows, rng = len(run.placement.rows(size)), np.random.default_rng(0)
 
     def array(like):
@@ -187,7 +187,7 @@ def _made_up(run: Run, size: int) -> dict[str, np.ndarray]:
         random = like.dtype == np.uint8 and len(shape) > 3
         return rng.integers(0, 256, shape, np.uint8) if random else np.zeros(shape, like.dtype)
 
-    return {name: array(like) for name, like in run.task.batch_shapes(size).items()}
+    return {name: array(like) for name, like in shapes.items()}
 
 
 def _rate(call: Callable[[], Any], wait: Callable[[Any], Any], size: int) -> Rate:

@@ -223,6 +223,19 @@ def check_batch(task: Task, batch_size: int, accumulate: int) -> None:
         task.check_batch(batch_size, accumulate)
 
 
+def prediction_shapes(task: Task, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of the batch that `predict` reads: that of a step, without `label`; for
+    `samples` those that `PREDICTIONS` names.
+    """
+    shapes = task.batch_shapes(batch_size)
+    if task.predicts == "samples":
+        latent = jax.ShapeDtypeStruct((batch_size, task.generator.z_dim), jnp.float32)
+        return {name: shape for name, shape in shapes.items() if name == "label"} | {
+            "latent": latent
+        }
+    return {name: shape for name, shape in shapes.items() if name != "label"}
+
+
 def check_predicts(task: Task, needed: str, user: str) -> None:
     """Checks that a task predicts what an evaluation or an action needs.
 

@@ -80,6 +80,18 @@ def test_a_quick_plan_says_of_memory_and_traffic_what_a_full_one_says(plan, tmp_
     assert quick["memory"]["peak"] == pytest.approx(full["memory"]["peak"], rel=0.02)
 
 
+def test_where_no_updates_are_made_the_prediction_of_evaluations_is_planned(plan, tmp_path):
+    status, out, err = plan(FAKE, "v5e:1x1", "--config.total_steps=0", "--plan_effort=quick")
+    assert status == 0, err
+    assert "program     the prediction of evaluations" in out and "per evaluation" in out and "per update" not in out
+    facts = json.loads((tmp_path / "plan/plan.json").read_text())
+    assert facts["flops"]["step"] == facts["flops"]["model"] > 0
+    state = facts["state_bytes"]
+    assert facts["memory"]["arguments"] >= state["params"] + state["opt_state"]  # which stays beside it
+    status, _, err = plan(FAKE, "auto:v5e:1x1", "--config.total_steps=0")
+    assert status == 2 and "total_steps=0 makes none: give the topology alone" in err
+
+
 def test_zero_1_scatters_gradients_and_splits_the_optimizer(plan, tmp_path):
     model = ("--config.task.model.embed_dim=64", "--config.batch_size=8")
     found = {}

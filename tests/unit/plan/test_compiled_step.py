@@ -61,6 +61,7 @@ LARGEST = {"bytes": 3 * 2**30, "shape": "f32[144,16,1024,1024]", "of": "layers_0
 
 def facts(fits=True):
     found = {
+        "program": "update",
         "topology": "v5e:4x4", "slices": 1, "chip": "v5e", "chips": 16, "mesh": {"data": 16, "fsdp": 1, "tensor": 1},
         "batch_size": 64, "accumulate": 1, "parameters": 28_288_354, "lower_seconds": 10.0, "compile_seconds": 100.0,
         "state_bytes": {"params": 2**27, "opt_state": 2**28, "mutable": 0, "ema": 0, "frozen": 0, "batch": 2**20},
@@ -99,6 +100,19 @@ def test_a_plan_that_fits_is_told_with_memory_collectives_and_rate():
         ("all-gather", 2, 2**31),
         ("all-reduce", 7, 2**27 + 6 * 2**20),
     ]
+
+
+def test_a_plan_says_which_program_it_is_of(config):
+    text = "\n".join(plan_report.lines(facts()))
+    assert "program     the training step" in text and "evaluation" not in text
+    found = facts() | {"program": "evaluation"}
+    found["flops"] = dict.fromkeys(found["flops"], 10**13)
+    text = "\n".join(plan_report.lines(found))
+    assert "because total_steps is 0" in text and "10 TFLOP per evaluation" in text
+    assert "32.00 GiB per chip and evaluation" in text and "update" not in text and "recomputed" not in text
+    large = facts(fits=False) | {"program": "evaluation"}
+    said = " ".join(advice(config, large))
+    assert "remat" not in said and "accumulate" not in said and "--config.batch_size=32  halves" in said
 
 
 def test_what_kernels_pad_is_told_and_bounds_the_step():

@@ -7,6 +7,7 @@ import pytest
 from swin_jax.core import config as configs
 from swin_jax.models import swin
 from swin_jax.plan import compiled_step, flops
+from swin_jax.tasks.base import prediction_shapes
 from swin_jax.train import setup
 from swin_jax.train.sharding import make_mesh
 from tests.experiments import config_path
@@ -70,12 +71,35 @@ def test_a_forward_pass_is_what_the_model_says(scan):
     assert found == pytest.approx(2 * 2 * model.flops(), rel=0.03) and found < 4 * model.flops()
 
 
+@pytest.mark.parametrize("name", ["swin_in1k", "clip_openai", "simmim_in1k", "video_swin_k400"])
+def test_an_evaluation_is_one_forward_and_keeps_the_optimizers_state(name):
+    config = configs.load(config_path(f"{name}:fake"))
+    config.mesh.data = 1
+    run = setup.build_run(config, jax.devices()[:1])
+    shapes = prediction_shapes(run.task, config.batch_size)
+    program = compiled_step._Program(run, shapes, "evaluation")
+    traced = program.trace()
+    forward = flops.count(run.task.predict, run.abstract, run.task.batch_shapes(config.batch_size), run.frozen)
+    assert compiled_step._flops(program, traced) == {"step": forward, "model": forward} and forward
+    arguments = sum(x.size for x in jax.tree.leaves(traced.lower().in_avals))
+    assert arguments == sum(x.size for x in jax.tree.leaves((run.abstract, shapes, run.frozen)))
+    assert "label" not in shapes
+
+
+def test_samples_are_made_of_latents():
+    run = setup.build_run(configs.load(config_path("stylegan2_avatars:fake")))
+    shapes = prediction_shapes(run.task, 8)
+    assert shapes["latent"].shape == (8, run.task.generator.z_dim) and "image" not in shapes
+    found = jax.eval_shape(run.task.predict, run.abstract, shapes, run.frozen)
+    assert found["image"].shape[0] == 8
+
+
 def test_a_step_of_two_networks_counts_with_its_penalties():
     config = configs.load(config_path("stylegan2_avatars:fake"))
     config.mesh.data = 1
     run = setup.build_run(config, jax.devices()[:1])
-    batch = run.task.batch_shapes(config.batch_size)
-    found = compiled_step._flops(run, batch, compiled_step._trace(run, batch))
+    program = compiled_step._Program(run, run.task.batch_shapes(config.batch_size), "update")
+    found = compiled_step._flops(program, program.trace())
     one = 2 * run.task.generator.flops() * config.batch_size
     # Of the generator alone: forward and backward for its own step, forward for the discriminator's.
     assert found["model"] == found["step"] > 4 * one
