@@ -1,6 +1,8 @@
 """The attention core of all windowed transformers: softmax(q k + bias + mask) v inside each window.
 
 One function with implementations by name; 'xla' is the plain one that the others are held to.
+'fused' is the kernel of `ops.kernels.window_attention`, for TPUs only; 'auto' is that kernel where
+it can be had, and 'xla' elsewhere.
 """
 
 import functools
@@ -8,12 +10,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
-from swin_jax.core.errors import UserError
-from swin_jax.ops.normalize import widen
+from swin_jax.core.errors import UserError, warn
+from swin_jax.ops import batch_sharding
+from swin_jax.ops.kernels import window_attention as kernel
+from swin_jax.ops.normalize import inverse_length, widen
 from swin_jax.ops.window_geometry import MASKED
 
-IMPLEMENTATIONS = ("xla", "sequential")
+IMPLEMENTATIONS = ("auto", "xla", "sequential", "fused")
 
 
 def window_attention(
@@ -22,12 +27,13 @@ def window_attention(
     regions: jax.Array | None = None,
     windows: int = 1,
     implementation: str = "xla",
+    scale: jax.Array | None = None,
 ) -> jax.Array:
     """Attends inside each window.
 
     Args:
-        qkv: (B * nW, N, 3, h, d); q already scaled. Matrix products run in its dtype. Windows of
-            one image are contiguous.
+        qkv: (B * nW, N, 3, h, d); q already scaled if there is no `scale`. Matrix products run in
+            its dtype. Windows of one image are contiguous.
         bias: (S, h, N, N) float32, the relative position bias:
             S equal parts of the rows have one each.
         regions: (nW, N) int, tokens of different regions get `MASKED` added to their logits;
@@ -35,21 +41,68 @@ def window_attention(
         windows: nW.
         implementation: 'xla' computes all windows at once; 'sequential' one window of each image
             after the other and, in the backward pass, once more, so that the logits of a single
-            window are in memory (Swin V2, arXiv 2111.09883, section 3.5).
+            window are in memory (Swin V2, arXiv 2111.09883, section 3.5); 'fused' keeps logits on
+            the chip; 'auto' is 'fused' or 'xla', see `choose`.
+        scale: (h,) float32, factors of scaled cosine attention, see `cosine_scaled`; None for dot
+            products.
 
     Returns:
         (B * nW, N, h, d) in the dtype of qkv. The softmax is in float32.
 
     Raises:
-        UserError: An unknown implementation.
+        UserError: An unknown implementation, or 'fused' where it cannot be had.
+    """
+    implementation = choose(implementation, qkv.shape, qkv.dtype)
+    if implementation == "fused":
+        return _fused(qkv, bias, regions, scale)
+    if scale is not None:
+        qkv = cosine_scaled(qkv, scale).astype(qkv.dtype)
+    if implementation == "xla":
+        return _attend(qkv, bias, regions)
+    return sequential(lambda x, region: _attend(x, bias, region), qkv, regions, windows)
+
+
+def choose(implementation: str, shape: tuple[int, ...], dtype: jnp.dtype) -> str:
+    """The implementation that 'auto' stands for, and any other name as it is.
+
+    Args:
+        implementation: One of `IMPLEMENTATIONS`.
+        shape: Shape of qkv, (B * nW, N, 3, h, d).
+        dtype: Type of its matrix products.
+
+    Raises:
+        UserError: An unknown implementation, or 'fused' where it cannot be had.
     """
     if implementation not in IMPLEMENTATIONS:
         raise UserError(
             f"attention implementation {implementation!r} is not one of {IMPLEMENTATIONS}"
         )
-    if implementation == "xla":
-        return _attend(qkv, bias, regions)
-    return sequential(lambda x, region: _attend(x, bias, region), qkv, regions, windows)
+    if implementation not in ("auto", "fused"):
+        return implementation
+    reason = _refusal(shape, dtype)
+    if not reason:
+        return "fused"
+    if implementation == "fused":
+        raise UserError(f"attention='fused': {reason}; 'auto' takes 'xla' instead")
+    _say(f"attention='auto' is 'xla' here: {reason}")
+    return "xla"
+
+
+def cosine_scaled(qkv: jax.Array, scale: jax.Array) -> jax.Array:
+    """q and k divided by their lengths, q times the factor of its head, v as it is:
+    (..., 3, h, d) to the same in float32.
+
+    Args:
+        qkv: (B * nW, N, 3, h, d).
+        scale: (h,) float32.
+    """
+    qkv = widen(qkv)
+    inverse = inverse_length(qkv)
+    scale = scale.reshape(1, -1, 1)
+    # (1, 1, 3, h, 1)
+    scale = jnp.concatenate([scale, jnp.ones_like(scale), jnp.ones_like(scale)])[None, None]
+    is_value = (jnp.arange(3) == 2).reshape(1, 1, 3, 1, 1)
+    return qkv * jnp.where(is_value, 1.0, inverse * scale)
 
 
 def dot_product_attention(
@@ -126,3 +179,41 @@ def attention_weights(
 def _attend(qkv, bias, regions):
     weights = attention_weights(qkv, bias, regions).astype(qkv.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, qkv[:, :, 2])
+
+
+def _fused(qkv, bias, regions, scale):
+    """Every device computes its own windows and heads: the partitioner cannot divide a kernel."""
+
+    def attend(qkv, bias, regions, scale):
+        # Heads become slices of the last axis here, where no mesh splits them any more.
+        flat = qkv.reshape(*qkv.shape[:2], -1)
+        parts = zip(jnp.split(flat, len(bias)), bias, strict=True)
+        found = [kernel.window_attention(part, one, regions, scale) for part, one in parts]
+        return jnp.concatenate(found).reshape(*qkv.shape[:2], *qkv.shape[3:])
+
+    axes = batch_sharding.rows_and_heads(*bias.shape[:2])
+    if axes is None:
+        return attend(qkv, bias, regions, scale)
+    rows, heads = axes
+    specs = P(rows, None, None, heads), P(rows, heads), P(), P(heads)
+    out = P(rows, None, heads)
+    mapped = jax.shard_map(attend, in_specs=specs, out_specs=out, check_vma=False)
+    return mapped(qkv, bias, regions, scale)
+
+
+def _refusal(shape, dtype):
+    """The reason for which the kernel cannot be had, or ''."""
+    platform = batch_sharding.platform()
+    if platform != "tpu":
+        return f"the fused kernel is for TPUs, and this program is for a {platform.upper()}"
+    try:
+        kernel.check(shape, dtype)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def _say(reason):
+    """Warns once, however many blocks are traced."""
+    warn(reason)

@@ -53,6 +53,29 @@ def per_shard_copies(x: jax.Array, examples: int) -> jax.Array:
     return _split_rows(spread) if count > 1 else spread
 
 
+def rows_and_heads(copies: int, heads: int) -> tuple[Any, Any] | None:
+    """The axes of the mesh that rows and heads are split over, for a function that is mapped over
+    devices; None without a mesh on which the partitioner decides.
+
+    Args:
+        copies: Number of copies that `per_shard_copies` made for these rows.
+        heads: Number of heads; they stay together if 'tensor' does not divide them.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not _splits(mesh):
+        return None
+    rows = BATCH[0] if copies == mesh.shape["data"] * mesh.shape["fsdp"] else None
+    return rows, "tensor" if heads % mesh.shape["tensor"] == 0 else None
+
+
+def platform() -> str:
+    """The platform that is compiled for, 'cpu', 'gpu' or 'tpu': that of the mesh, which may be
+    another than this machine's.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()
+
+
 def one_by_one(fn: Callable[[Any, jax.Array], jax.Array], held: Any, rows: jax.Array) -> jax.Array:
     """`fn(held, rows)`, on CPUs by itself for each row,
     so that a row's result does not depend on how many there are.

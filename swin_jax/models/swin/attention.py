@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from swin_jax.models.layers import init_linear, layer_norm
 from swin_jax.ops import attention, window, window_geometry
 from swin_jax.ops.batch_sharding import per_shard_copies
-from swin_jax.ops.normalize import inverse_length, widen
+from swin_jax.ops.normalize import widen
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -122,7 +122,16 @@ class WindowAttention(nn.Module):
 
     def attend(self, x: jax.Array, bias: jax.Array, regions: jax.Array | None) -> jax.Array:
         """(B * nW, N, C) to the same, windows all at once."""
-        return self.proj(attention.window_attention(self.heads(x), bias, regions))
+        name, scale = "xla", None
+        if self.implementation != "sequential" and not self.is_initializing():
+            shape = (*x.shape[:2], 3, self.num_heads, self.dim // self.num_heads)
+            name = attention.choose(self.implementation, shape, self.dtype)
+        if name == "fused" and self.cosine:
+            qkv, scale = self.cosine_parts(x)
+            qkv = qkv.astype(self.dtype)
+        else:
+            qkv = self.heads(x)
+        return self.proj(attention.window_attention(qkv, bias, regions, 1, name, scale))
 
     def heads(self, x: jax.Array) -> jax.Array:
         """q, k and v of all heads, q scaled: (B * nW, N, 3, h, d)."""
@@ -152,20 +161,21 @@ class WindowAttention(nn.Module):
         """(B * nW, N, 3, h, d) with q and k of length 1, q times the learned scale;
         computed in float32.
         """
+        return attention.cosine_scaled(*self.cosine_parts(x)).astype(self.dtype)
+
+    def cosine_parts(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """q, k and v before they are normalized, (B * nW, N, 3, h, d), and the learned scale of
+        each head, (h,); float32.
+        """
         qkv = widen(self.qkv(x))
         if self.qkv_bias:
             bias = jnp.stack([self.q_bias, jnp.zeros_like(self.q_bias), self.v_bias]).astype(
                 jnp.float32
             )
             qkv = qkv + bias[None, None]
-        inverse = inverse_length(qkv)
         # Above the limit no gradient, at the limit all of it, as torch.clamp.
         limited = jnp.where(self.logit_scale > MAX_LOGIT_SCALE, MAX_LOGIT_SCALE, self.logit_scale)
-        scale = jnp.exp(limited.astype(jnp.float32)).reshape(1, self.num_heads, 1)
-        # (1, 1, 3, h, 1)
-        scale = jnp.concatenate([scale, jnp.ones_like(scale), jnp.ones_like(scale)])[None, None]
-        is_value = (jnp.arange(3) == 2).reshape(1, 1, 3, 1, 1)
-        return (qkv * jnp.where(is_value, 1.0, inverse * scale)).astype(self.dtype)
+        return qkv, jnp.exp(limited.astype(jnp.float32)).reshape(-1)
 
 
 class TemporalAttention(nn.Module):

@@ -63,10 +63,11 @@ def check(shape: tuple[int, int, int, int, int], dtype: jnp.dtype) -> None:
     """Raises UserError if the kernel cannot do q, k and v of this shape, (B * nW, N, 3, h, d), and
     dtype.
     """
-    if str(jnp.dtype(dtype)) not in DTYPES:
-        raise UserError(f"fused attention computes in {' or '.join(DTYPES)}, not in {dtype}")
+    dtype = jnp.dtype(dtype)
+    if dtype.name not in DTYPES:
+        raise UserError(f"fused attention computes in {' or '.join(DTYPES)}, not in {dtype.name}")
     rows, tokens, _, heads, size = shape
-    problem = tiling.Problem(rows, tokens, heads, size, jnp.dtype(dtype).itemsize)
+    problem = tiling.Problem(rows, tokens, heads, size, dtype.itemsize)
     tiling.forward_tiling(problem)
     tiling.backward_tiling(problem)
 

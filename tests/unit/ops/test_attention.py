@@ -5,11 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.ops import attention
+from swin_jax.core.errors import UserError
+from swin_jax.ops import attention, batch_sharding
 from swin_jax.ops.window_geometry import MASKED
+from tests.kernels import interpret_kernels
 
 
-@pytest.mark.parametrize("implementation", attention.IMPLEMENTATIONS)
+@pytest.fixture(params=["xla", "sequential", "fused"])
+def implementation(request, monkeypatch):
+    if request.param == "fused":
+        interpret_kernels(monkeypatch)
+    return request.param
+
+
 def test_a_token_outside_the_window_has_exactly_zero_gradient(implementation):
     qkv = jax.random.normal(jax.random.key(0), (4, 9, 3, 2, 8))
     bias = jax.random.normal(jax.random.key(1), (1, 2, 9, 9))
@@ -19,7 +27,6 @@ def test_a_token_outside_the_window_has_exactly_zero_gradient(implementation):
 
 
 @pytest.mark.parametrize("copies", [1, 2])
-@pytest.mark.parametrize("implementation", attention.IMPLEMENTATIONS)
 def test_attention_equals_a_loop(implementation, copies):
     qkv = np.random.default_rng(0).normal(size=(4, 6, 3, 2, 5)).astype(np.float32)
     bias = np.random.default_rng(1).normal(size=(copies, 2, 6, 6)).astype(np.float32)
@@ -61,3 +68,36 @@ def test_one_window_at_a_time_needs_the_memory_of_one_window():
 def test_an_unknown_implementation_names_those_that_exist():
     with pytest.raises(ValueError, match="'flesh' is not one of .*'sequential'"):
         attention.window_attention(jnp.zeros((1, 4, 3, 1, 2)), jnp.zeros((1, 1, 4, 4)), implementation="flesh")
+
+
+def test_cosine_attention_is_the_same_by_every_implementation(implementation):
+    qkv = jax.random.normal(jax.random.key(0), (2, 4, 3, 2, 8))
+    bias, scale = jax.random.normal(jax.random.key(1), (1, 2, 4, 4)), jnp.array([3.0, 7.0])
+    q, k, v = (qkv[:, :, i] for i in range(3))
+    q, k = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
+    expected = attention.window_attention(jnp.stack([q * scale[None, None, :, None], k, v], 2), bias)
+    out = attention.window_attention(qkv, bias, None, 1, implementation, scale)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_auto_is_the_plain_form_where_the_kernel_cannot_be_had_and_says_so_once(monkeypatch, recwarn):
+    attention._say.cache_clear()
+    qkv, bias = jax.random.normal(jax.random.key(0), (2, 4, 3, 1, 8)), jnp.zeros((1, 1, 4, 4))
+    expected = attention.window_attention(qkv, bias)
+    for _ in range(2):
+        np.testing.assert_array_equal(attention.window_attention(qkv, bias, implementation="auto"), expected)
+    (warning,) = recwarn
+    assert str(warning.message).endswith("is 'xla' here: the fused kernel is for TPUs, and this program is for a CPU")
+    monkeypatch.setattr(batch_sharding, "platform", lambda: "tpu")
+    assert attention.choose("auto", qkv.shape, jnp.float32) == "fused"
+    with pytest.warns(UserWarning, match="computes in float32 or bfloat16, not in float16"):
+        assert attention.choose("auto", qkv.shape, jnp.float16) == "xla"
+
+
+def test_the_kernel_by_name_is_refused_with_the_reason(monkeypatch):
+    shape = (2, 4, 3, 1, 8)
+    with pytest.raises(UserError, match="attention='fused': .* for TPUs, and this program is for a CPU"):
+        attention.choose("fused", shape, jnp.float32)
+    monkeypatch.setattr(batch_sharding, "platform", lambda: "tpu")
+    with pytest.raises(UserError, match="attention='fused': .* over 99999 tokens .* does not fit"):
+        attention.choose("fused", (1, 99_999, 3, 1, 32), jnp.bfloat16)

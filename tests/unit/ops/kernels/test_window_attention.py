@@ -75,6 +75,7 @@ def test_result_and_gradients_equal_the_plain_ones(shape):
 @pytest.mark.parametrize(
     "budget, blocks, shape",
     [
+        (250_000, [(1, 2, 9, 9), None], dict(rows=8, tokens=9, heads=2, size=8, regions=4, cosine=True)),
         (940_000, [(1, 4, 40, 40), None], dict(rows=2, tokens=40, heads=8, size=32, regions=2)),
         (
             1_720_000,
@@ -87,9 +88,9 @@ def test_result_and_gradients_equal_the_plain_ones(shape):
             dict(rows=1, tokens=136, heads=8, size=32, regions=1),
         ),
     ],
-    ids=["groups of heads", "blocks of queries, then of keys", "blocks of groups"],
+    ids=["steps over windows", "groups of heads", "blocks of queries, then of keys", "blocks of groups"],
 )
-def test_groups_of_heads_and_blocks_of_tokens_change_nothing(monkeypatch, budget, blocks, shape):
+def test_steps_and_groups_of_heads_and_blocks_of_tokens_change_nothing(monkeypatch, budget, blocks, shape):
     monkeypatch.setattr(tiling, "VMEM", budget)
     inputs, gradient = example(**shape)
     sizes = (shape[name] for name in ("rows", "tokens", "heads", "size"))
