@@ -27,6 +27,7 @@ import numpy as np
 
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, nearest
+from swin_jax.core.output import plots
 from swin_jax.core.ranges import NonNegativeInt, checked, refusal
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.models import swin
@@ -363,11 +364,12 @@ def _panels(count: int, ratio: float, title: str, columns: int = COLUMNS):
     panels = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
     for axes in panels:
         axes.set_axis_off()
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure, panels
 
 
 def _written(figure, path: str | os.PathLike | None):
     if path is not None:
-        figure.savefig(path, dpi=150, bbox_inches="tight")
+        with plots.quiet_glyphs():
+            figure.savefig(path, dpi=150, bbox_inches="tight")
     return figure

@@ -2,12 +2,12 @@
 
 import math
 import os
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from swin_jax.core import storage
+from swin_jax.core.output import plots
 from swin_jax.core.output.text import shown
 from swin_jax.core.ranges import PositiveFloat, PositiveInt, checked
 
@@ -55,9 +55,7 @@ def draw(
     if title:
         top = 1 - _MARGIN / size[1]
         figure.suptitle(_lines(title), y=top, va="top", fontsize=10, parse_math=False)
-    with warnings.catch_warnings():
-        # Emoji become boxes; the picture tells.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    with plots.quiet_glyphs():
         storage.write_figure(path, figure, dpi=120)
 
 

@@ -21,6 +21,7 @@ import flax.linen as nn
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn, with_article
+from swin_jax.core.output import plots
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.image_text import tokenizer as text_lib
 from swin_jax.data.pipeline import EvalData
@@ -309,7 +310,8 @@ def draw(
     if path is not None:
         try:
             dots = min(120, math.sqrt(_MOST_PIXELS / math.prod(figure.get_size_inches())))
-            figure.savefig(path, dpi=dots, bbox_inches="tight")
+            with plots.quiet_glyphs():
+                figure.savefig(path, dpi=dots, bbox_inches="tight")
         except OSError as error:
             raise UserError(f"path={path} cannot be written: {error.strerror}") from error
     return figure

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from swin_jax.core import storage
+from swin_jax.core.output import plots
 from swin_jax.train.logs import read_metrics
 
 CROWD = 8  # more curves than this are not read in one panel
@@ -44,7 +45,8 @@ def draw(workdir: str | os.PathLike) -> epath.Path | None:
         if len(lines) > 1 or title == "loss" or name.startswith("eval/"):
             axes.legend(fontsize=8, frameon=False)
     path = storage.path(workdir) / "curves.png"
-    storage.write_figure(path, figure, dpi=120)
+    with plots.quiet_glyphs():
+        storage.write_figure(path, figure, dpi=120)
     return path
 
 
@@ -94,7 +96,7 @@ def _panels(series):
 
 def _plain(text):
     """A text that matplotlib takes for no formula, and that fits into a panel."""
-    return (text if len(text) <= 80 else f"...{text[-77:]}").replace("$", r"\$")
+    return plots.plain(text if len(text) <= 80 else f"...{text[-77:]}")
 
 
 def _leave_margins(figure, columns, rows):

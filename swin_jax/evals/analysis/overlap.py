@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.output import plots
 from swin_jax.core.ranges import (
     FiniteFloat,
     Fraction,
@@ -298,19 +299,17 @@ def plot(results: Sequence[Overlap], path: str | os.PathLike) -> None:
         share, difference = 100 * x.overlap / x.count, 100 * (x.overlapped - x.clean)
         bars = [[100 * (x.overlapped - x.interval[0])], [100 * (x.interval[1] - x.overlapped)]]
         left.errorbar([share], [difference], yerr=bars, fmt="o", capsize=3)
-        left.annotate(
-            x.name, (share, difference), xytext=(4, 4), textcoords="offset points", fontsize=8
-        )
+        beside = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8}
+        left.annotate(x.name, (share, difference), **beside, parse_math=False)
         right.plot([share], [100 * x.effect], "o")
-        right.annotate(
-            x.name, (share, 100 * x.effect), xytext=(4, 4), textcoords="offset points", fontsize=8
-        )
+        right.annotate(x.name, (share, 100 * x.effect), **beside, parse_math=False)
     for axes, title in ((left, "accuracy on overlap - clean"), (right, "accuracy on all - clean")):
         axes.axhline(0, color="gray", linewidth=0.8)
         axes.set(xlabel="share of overlap (%)", ylabel="points")
         axes.set_title(title, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    with plots.quiet_glyphs():
+        figure.savefig(path, dpi=120)
 
 
 def sheet(

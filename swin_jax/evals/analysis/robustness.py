@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.output import plots
 
 
 def _ranges(text: str) -> tuple[int, ...]:
@@ -340,19 +341,25 @@ def plot(
             color="C0",
             markersize=4,
         )
+        handles, names = axes.get_legend_handles_labels()
         for number, model in enumerate(dict.fromkeys(x.model for x in own)):
             points = [x for x in own if x.model == model]
-            style = {"color": f"C{1 + number % 9}", "markersize": 8, "label": model}
-            axes.plot([x.in_domain for x in points], [x.shifted for x in points], "*", **style)
+            style = {"color": f"C{1 + number % 9}", "markersize": 8}
+            handles += axes.plot(
+                [x.in_domain for x in points], [x.shifted for x in points], "*", **style
+            )
+            names.append(plots.plain(model))
         axes.set(
             xscale="logit",
             yscale="logit",
             xlabel="accuracy in the domain",
-            ylabel=f"accuracy on {shift}",
+            ylabel=plots.plain(f"accuracy on {shift}"),
         )
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{100 * value:.6g}%")
             axis.set_minor_formatter(lambda value, _: "")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, frameon=False)
-    figure.savefig(path, dpi=120)
+        # Handed over, since labels that begin with an underscore are left out otherwise.
+        axes.legend(handles, names, fontsize=8, frameon=False)
+    with plots.quiet_glyphs():
+        figure.savefig(path, dpi=120)

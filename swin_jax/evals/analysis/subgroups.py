@@ -18,6 +18,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.labels import same_spelling
+from swin_jax.core.output import plots
 from swin_jax.core.ranges import OpenFraction, PositiveInt, checked
 from swin_jax.evals.analysis.overlap import clopper_pearson
 
@@ -301,9 +302,10 @@ def plot(rates: Sequence[Rate], path: str | os.PathLike) -> None:
         axes.errorbar(
             values, places, xerr=[values - intervals[0], intervals[1] - values], fmt="o", capsize=2
         )
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+        axes.set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()
-    figure.savefig(path, dpi=120)
+    with plots.quiet_glyphs():
+        figure.savefig(path, dpi=120)

@@ -16,6 +16,7 @@ import numpy as np
 
 from swin_jax.core import labels, text_files
 from swin_jax.core.errors import UserError
+from swin_jax.core.output import plots
 from swin_jax.core.ranges import (
     NonNegativeInt,
     NotEmpty,
@@ -295,22 +296,27 @@ def plot(
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     shots = sorted({count for result in results.values() for count in result.accuracy})
+    drawn = []
     for number, (name, result) in enumerate(results.items()):
         own = sorted(result.accuracy)
         values = [100 * np.mean(result.accuracy[count]) for count in own]
         spread = [100 * np.std(result.accuracy[count]) for count in own]
         places = [1 + shots.index(count) for count in own]
-        axes.errorbar(
-            places, values, yerr=spread, marker="o", capsize=2, color=f"C{number % 10}", label=name
+        drawn.append(
+            axes.errorbar(
+                places, values, yerr=spread, marker="o", capsize=2, color=f"C{number % 10}"
+            )
         )
         if zero_shot and name in zero_shot:
             axes.plot([0], [100 * zero_shot[name]], "*", markersize=12, color=f"C{number % 10}")
     axes.set_xticks(range(len(shots) + 1), ["0", *map(str, shots)])
     axes.set(xlabel="labeled examples per class", ylabel="accuracy (%)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False)
+    # Handed over, since labels that begin with an underscore are left out otherwise.
+    axes.legend(drawn, list(map(plots.plain, results)), fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    with plots.quiet_glyphs():
+        figure.savefig(path, dpi=120)
 
 
 @checked
