@@ -42,6 +42,7 @@ from swin_jax.train.checkpoints.integrity import (
 from swin_jax.train.checkpoints.layout import (
     other_model,
     parts_of,
+    read_numpy,
     restack,
     saved_shapes,
     shapes_of,
@@ -331,6 +332,7 @@ def load_variables(workdir: os.PathLike) -> dict:
 
 def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
     """The result of `load` for the newest checkpoint that it can read."""
+    noise.hush()
     directory = folder(workdir)
     steps: list[int] = []
     for path in newest_first(directory):
@@ -372,28 +374,3 @@ def _current_meta(meta: dict) -> dict:
         raise ValueError("its class names are damaged")
     meta = {key: value for key, value in meta.items() if key != SEALED}
     return meta | {"config": current_names(meta["config"])} if meta.get("config") else meta
-
-
-def read_numpy(path: os.PathLike, key: str = "") -> dict:
-    """One part of a checkpoint, `<step>/params` for example,
-    as a tree of numpy arrays on any devices.
-
-    Args:
-        path: Path of the part.
-        key: Key of the tree to read, {} where it has nothing; '' for all.
-    """
-    handler, path = ocp.PyTreeCheckpointHandler(), storage.LiteralPath(path)
-    tree = handler.metadata(path).tree
-    tree = {key: tree.get(key) or {}} if key else tree
-    if not jax.tree.leaves(tree):
-        return {}
-    as_numpy = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-        tree,
-        is_leaf=lambda x: hasattr(x, "shape"),
-    )
-    arguments = dict(item=tree, partial_restore=True) if key else {}
-    found = ocp.Checkpointer(handler).restore(
-        path, args=ocp.args.PyTreeRestore(restore_args=as_numpy, **arguments)
-    )
-    return found[key] if key else found

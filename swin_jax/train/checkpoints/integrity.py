@@ -3,6 +3,7 @@ and which errors are damage or may pass.
 """
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -21,6 +22,10 @@ from swin_jax.core.errors import UserError
 
 CHECKSUMS = "checksums.json"
 SEALED = "sealed"  # key of the meta data of a checkpoint that was saved with checksums
+
+# Arrays that take no more bytes are read whatever their files are; of larger ones a byte of the
+# files may stand for so many, far more than any weights that were trained.
+_SMALL, _PACKED = 2**26, 100
 
 # What reading raises of files that are missing or not what was saved. Memory, rights and networks
 # raise other types, or a ValueError of TensorStore's with one of these words or with the number of
@@ -127,6 +132,22 @@ def check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
     )
     if wrong:
         raise ValueError(f"{wrong[0]} is not what was saved")
+
+
+def check_sizes(path: epath.Path, tree: Any) -> None:
+    """Raises ValueError where arrays are said to be far larger than the files that hold them.
+
+    Args:
+        path: A part of a checkpoint, `<step>/params` for example.
+        tree: Orbax's description of the arrays to read.
+    """
+    if storage.is_remote(path):
+        return
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if getattr(leaf, "shape", None)]
+    claimed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+    held = sum(file.stat().st_size for file in pathlib.Path(path).rglob("*") if file.is_file())
+    if claimed > _SMALL + _PACKED * held:
+        raise ValueError(f"its arrays would take {claimed} bytes, and its files have {held}")
 
 
 def _meta(path: epath.Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The layout of a checkpoint's arrays: its parts, their shapes, other ways to stack blocks."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name, unflatten
 from swin_jax.tasks.base import TrainState
+from swin_jax.train.checkpoints.integrity import check_sizes
 
 _LISTED = 8  # arrays that a message names at most
 
@@ -93,3 +95,32 @@ def parts_of(state: TrainState) -> dict[str, Any]:
     rest = {"step": state.step, "opt_state": state.opt_state, "mutable": state.mutable}
     parts = {"params": state.params, "rest": rest}
     return parts if state.ema is None else parts | {"ema": state.ema}
+
+
+def read_numpy(path: os.PathLike, key: str = "") -> dict:
+    """One part of a checkpoint, `<step>/params` for example,
+    as a tree of numpy arrays on any devices.
+
+    Args:
+        path: Path of the part.
+        key: Key of the tree to read, {} where it has nothing; '' for all.
+
+    Raises:
+        ValueError: Arrays far larger than the files; and what Orbax raises of damaged ones.
+    """
+    handler, path = ocp.PyTreeCheckpointHandler(), storage.LiteralPath(path)
+    tree = handler.metadata(path).tree
+    tree = {key: tree.get(key) or {}} if key else tree
+    if not jax.tree.leaves(tree):
+        return {}
+    check_sizes(path, tree)
+    as_numpy = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+        tree,
+        is_leaf=lambda x: hasattr(x, "shape"),
+    )
+    arguments = dict(item=tree, partial_restore=True) if key else {}
+    found = ocp.Checkpointer(handler).restore(
+        path, args=ocp.args.PyTreeRestore(restore_args=as_numpy, **arguments)
+    )
+    return found[key] if key else found

@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import tensorstore
 
 from swin_jax.core.errors import UserError
 from swin_jax.train import checkpoint
@@ -79,6 +80,22 @@ def test_a_missing_part_is_damage(workdir, part):
     shutil.rmtree(checkpoint.folder(workdir) / "2" / part)
     assert checkpoint.load_params(workdir)[2]["step"] == 1
     assert same(restore(workdir, state())[0], state(1))
+
+
+def test_arrays_far_larger_than_their_files_are_damage(workdir, capfd):
+    """Of shapes that somebody wrote: 4 TB ended the process, and smaller ones filled the memory."""
+    path = checkpoint.folder(workdir) / "2"
+    store = {"driver": "ocdbt", "base": f"file://{path / 'params'}/"}
+    store = tensorstore.KvStore.open(store).result()
+    name = next(key for key in store.list().result() if key.endswith(b"kernel/.zarray"))
+    described = json.loads(store.read(name).result().value)
+    described |= {"shape": [10**6] * len(described["shape"])}
+    store.write(name, json.dumps(described).encode()).result()
+    integrity.storage.write(path / integrity.CHECKSUMS, json.dumps(integrity._checksums(path)))
+    with pytest.raises(ValueError, match="its arrays would take .* bytes, and its files have"):
+        checkpoint.read_numpy(path / "params")
+    assert checkpoint.load_params(workdir)[2]["step"] == 1
+    assert "Event loop" not in capfd.readouterr().err
 
 
 def test_after_damage_the_step_can_be_saved_and_damaged_again(workdir):
