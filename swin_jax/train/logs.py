@@ -87,6 +87,24 @@ def truncate(workdir: str | os.PathLike, step: int) -> None:
     storage.write(path, "".join(kept))
 
 
+def set_aside(workdir: str | os.PathLike) -> None:
+    """Moves the log of an earlier run of which there is no checkpoint to metrics_1.jsonl, or the
+    next number that is free, and says so; a log without lines stays.
+    """
+    lines = read_metrics(workdir)
+    if not lines:
+        return
+    path, number = metrics_path(workdir), 1
+    while (aside := path.with_name(f"metrics_{number}.jsonl")).exists():
+        number += 1
+    storage.write(aside, path.read_bytes())
+    path.unlink()
+    say(
+        f"{path} has {len(lines)} lines up to step {lines[-1]['step']} of an earlier run, "
+        f"from which this one does not resume; they are kept in {aside}"
+    )
+
+
 def _parse(line):
     """The dict of one line, or None if the line is not whole."""
     try:
@@ -118,7 +136,7 @@ class Logs:
         workdir: Folder for metrics.jsonl and tensorboard/; made if missing.
         total_steps: Updates in the run.
         restored_step: The step of the checkpoint that the run resumes from: what was logged later
-            is dropped. None: the run starts from scratch and drops all of it.
+            is dropped. None: the run starts from scratch, and an earlier log is set aside.
         enabled: False writes nothing anywhere; for every process but the first.
         wandb_project: Weights & Biases project to log to as well, as one run per workdir; '' for
             none.
@@ -165,6 +183,8 @@ class Logs:
         workdir = self._workdir
         if wandb_project:
             self._wandb = weights_and_biases.Run(workdir, self._spool.folder, wandb_project, config)
+        if start < 0:
+            set_aside(workdir)
         truncate(workdir, start)
         self._record = self._spool.folder / "metrics.jsonl"
         if storage.is_remote(workdir) and metrics_path(workdir).exists():

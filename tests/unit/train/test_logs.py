@@ -74,11 +74,25 @@ def test_a_resumed_run_leaves_the_same_file_as_an_uninterrupted_one(tmp_path):
     assert raw(tmp_path / "once") == raw(tmp_path / "twice")
 
 
-def test_a_run_from_scratch_drops_an_earlier_one(tmp_path):
-    with logs.Logs(tmp_path, 100) as log:
-        log.write(0, {"eval/x/top1": 0.5})
+def test_a_run_from_scratch_sets_the_log_of_an_earlier_one_aside(tmp_path, capfd):
+    """As where checkpoints were deleted to save space; a log without lines is no news."""
+    earlier = []
+    for steps in ([3, 4, 5], [1, 2], [7]):
+        write_steps(tmp_path, steps)
+        earlier.append(raw(tmp_path))
+        assert [line["step"] for line in logs.read_metrics(tmp_path)] == steps
+    assert [(tmp_path / f"metrics_{i}.jsonl").read_bytes() for i in (1, 2)] == earlier[:2]
+    first, second = [line for line in capfd.readouterr().err.splitlines() if "kept in" in line]
+    assert "metrics.jsonl has 3 lines up to step 5 of an earlier run" in first and "metrics_2.jsonl" in second
+    write_steps(tmp_path / "new", [])
+    write_steps(tmp_path / "new", [])
+    assert not (tmp_path / "new" / "metrics_1.jsonl").exists() and capfd.readouterr().err == ""
+
+
+def test_a_resumed_run_sets_nothing_aside(tmp_path):
     write_steps(tmp_path, [1, 2])
-    assert [line["step"] for line in logs.read_metrics(tmp_path)] == [1, 2]
+    write_steps(tmp_path, [2], restored_step=1)
+    assert not (tmp_path / "metrics_1.jsonl").exists()
 
 
 def test_a_line_is_on_disk_when_write_returns(tmp_path):
