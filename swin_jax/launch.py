@@ -178,10 +178,13 @@ def _prepare(
         from swin_jax.plan import throughput
 
         return throughput.prepare(config, values.workdir, values.throughput_batch_sizes)
-    if config.total_steps == 0:
+    if config.init_from.path or config.total_steps == 0:
         from swin_jax.inference import trained_run
 
-        trained_run.check_first_weights(config, values.workdir)
+        if config.total_steps == 0:
+            trained_run.check_first_weights(config, values.workdir)
+        else:
+            trained_run.check_first_pixels(config, values.workdir)
     from swin_jax.train import loop
 
     return loop.prepare(config, values.workdir, values.allow_change, profile)

@@ -70,10 +70,48 @@ def check_first_weights(config, workdir: str) -> None:
     if checkpoint.exists(storage.path(workdir)) or not config.init_from.path:
         return
     configs.build(config.init_from, "init_from").check()
-    if "predict" in config:
-        own = preparation(config)
-        if own.transform in TRANSFORMS["image"] and own.mean:
-            _tell_other_preparation(config.init_from.path, own)
+    if own := _own_preparation(config):
+        _tell_other_preparation(config.init_from.path, own)
+
+
+def check_first_pixels(config, workdir: str) -> None:
+    """Warns where a run is to be trained from weights whose pictures had another mean or standard
+    deviation. Sizes and crops are the recipe's.
+    """
+    if checkpoint.exists(storage.path(workdir)) or not config.init_from.path:
+        return
+    own, source = _own_preparation(config), config.init_from.path
+    if own is None or not storage.path(source).exists():  # which `init_from` tells
+        return
+    try:
+        theirs = _preparation_of(source, own)
+    except UserError as error:
+        warn(f"how {source} was trained is not told: {error}")
+        return
+    if theirs is None or len(theirs.mean) != len(own.mean):
+        return
+    wrong = [name for name in ("mean", "std") if not _equal(theirs, own, name)]
+    if wrong:
+        there, here = (
+            " and ".join(f"{name}={tuple(getattr(one, name))}" for name in wrong)
+            for one in (theirs, own)
+        )
+        warn(
+            f"{source} was trained on pictures normalized with {there}, this run has {here}; "
+            f"give {' '.join(f'--config.task.{name}=' for name in wrong)} to use the same"
+        )
+
+
+def _equal(one: Preparation, other: Preparation, name: str) -> bool:
+    return np.allclose(getattr(one, name), getattr(other, name), atol=5e-4)
+
+
+def _own_preparation(config) -> Preparation | None:
+    """The preparation of an experiment on images; None for others, and where nothing tells it."""
+    if "predict" not in config:
+        return None
+    own = preparation(config)
+    return own if own.transform in TRANSFORMS["image"] and own.mean else None
 
 
 def _preparation_of(source: str, own: Preparation) -> Preparation | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import warnings
 
 import pytest
@@ -89,6 +90,46 @@ def test_an_evaluation_of_weights_with_another_preparation_is_told(opened, monke
     (line,) = opened("preprocessor_config.json", OPENAI | {"image_mean": [0.5] * 3}, use=evaluate)
     assert "comes with another preparation than this experiment's" in line
     assert opened("preprocessor_config.json", OPENAI, use=evaluate) == []
+
+
+def train(config, workdir):
+    """What the launcher does before it trains."""
+    values = command_line.define_flags()
+    values(["launch", f"--workdir={workdir}"])
+    launch._prepare(values, config, None)
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"image_mean": [0.5] * 3}, "mean=(0.5, 0.5, 0.5), this run has mean=(0.48145466"),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, "--config.task.mean= --config.task.std= to use the same"),
+        ({"image_processor_type": "SegformerImageProcessor"}, "how .* was trained is not told: "),
+        ({"resample": 2, "size": {"shortest_edge": 40}}, None),  # the recipe's
+        ({}, None),
+    ],
+)
+def test_training_from_weights_with_another_mean_is_told(opened, monkeypatch, change, told):
+    monkeypatch.setattr(loop, "prepare", lambda *arguments: None)
+    lines = opened("preprocessor_config.json", OPENAI | change, use=train)
+    assert len(lines) == bool(told)
+    if told:
+        assert re.search(told if ".*" in told else re.escape(told), lines[0])
+
+
+def test_training_from_a_workdir_with_another_mean_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "prepare", lambda *arguments: None)
+    config = clip_openai.get_config("fake")
+    trained = tmp_path / "trained"
+    (trained / "checkpoints" / "3").mkdir(parents=True)
+    config.init_from.path = str(trained)
+    for mean in (config.task.mean, (0.5,) * 3):
+        (trained / "config.json").write_text(json.dumps(configs.flatten(config) | {"task.mean": mean}))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train(config, str(tmp_path / "run"))
+        told = [str(warning.message) for warning in caught]
+        assert ["normalized with mean=(0.5, 0.5, 0.5)" in line for line in told] == [True] * (mean[0] == 0.5)
 
 
 @pytest.mark.parametrize("change", [{}, {"task.mean": (0.5,) * 3}, {"predict.transform.interpolation": "bilinear"}])
