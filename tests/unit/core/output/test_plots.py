@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from swin_jax.core.output import plots
-from swin_jax.evals import few_shot
 from swin_jax.evals.analysis import overlap, robustness, subgroups
+from swin_jax.evals.probes import few_shot
 from swin_jax.inference import contact_sheet, similarity
 from swin_jax.train import curves, logs
 
