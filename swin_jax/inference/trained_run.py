@@ -80,7 +80,11 @@ def check_first_pixels(config, workdir: str) -> None:
     """
     if checkpoint.exists(storage.path(workdir)) or not config.init_from.path:
         return
-    own, source = _own_preparation(config), config.init_from.path
+    source = config.init_from.path
+    try:
+        own = _own_preparation(config)
+    except UserError:  # of predictions, which are not what is asked for
+        return
     if own is None or not storage.path(source).exists():  # which `init_from` tells
         return
     try:

@@ -117,6 +117,16 @@ def test_training_from_weights_with_another_mean_is_told(opened, monkeypatch, ch
         assert re.search(told if ".*" in told else re.escape(told), lines[0])
 
 
+def test_an_experiment_without_a_mean_is_trained_from_weights(opened, monkeypatch):
+    monkeypatch.setattr(loop, "prepare", lambda *arguments: None)
+
+    def call(config, workdir):
+        del config.task.mean
+        train(config, workdir)
+
+    assert opened("preprocessor_config.json", OPENAI, use=call) == []
+
+
 def test_training_from_a_workdir_with_another_mean_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "prepare", lambda *arguments: None)
     config = clip_openai.get_config("fake")
