@@ -42,7 +42,8 @@ from swin_jax.ops.adaptive_augmentation import bgc
 from swin_jax.optim import lazy_adam
 from swin_jax.optim.schedules import constant
 from swin_jax.pretrained.inception import convert
-from swin_jax.tasks.gan import GAN, AdaptiveAugmentation
+from swin_jax.tasks.adaptive_augmentation import AdaptiveAugmentation
+from swin_jax.tasks.gan import GAN
 from swin_jax.train.init_from import Frozen
 
 # Batch, images of a group, width, rate, gamma of R1, half-life of the average and its ramp, mapping

@@ -64,6 +64,9 @@ RENAMED: dict[str, str] = {
     "swin_jax.schedules": "swin_jax.optim.schedules",
     "swin_jax.sharding": "swin_jax.train.sharding",
     "swin_jax.task": "swin_jax.tasks.base",
+    "swin_jax.tasks.gan.AdaptiveAugmentation": (
+        "swin_jax.tasks.adaptive_augmentation.AdaptiveAugmentation"
+    ),
     "swin_jax.tasks.simmim": "swin_jax.tasks.masked_image",
 }
 

@@ -29,7 +29,7 @@ from swin_jax.core.output.text import say
 from swin_jax.core.params import path_name
 from swin_jax.ops import batch_sharding
 from swin_jax.plan import chips, collectives, flops, kernels, roofline, tpu_compiler
-from swin_jax.tasks.base import prediction_shapes
+from swin_jax.tasks.base import prediction_shapes, train_flops
 from swin_jax.train import setup
 
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
@@ -126,7 +126,7 @@ def _plan(
     began = time.monotonic()
     with progress(f"{topology.name}: tracing"):
         traced = program.trace()
-        facts["flops"] = _flops(program, traced)
+        facts["flops"] = _flops(program, traced, config.batch_size)
         unit = topology.chip.matrix_unit
         facts["flops"]["padded"] = flops.count_jaxpr(traced.jaxpr, unit)
         lowered = traced.lower()
@@ -276,15 +276,16 @@ def _state_bytes(program: _Program) -> dict[str, int]:
     return {name: of(tree) for name, tree in parts.items()}
 
 
-def _flops(program: _Program, traced) -> dict[str, int]:
+def _flops(program: _Program, traced, batch_size: int) -> dict[str, int]:
     """FLOPs over all chips; `step` includes rematerialization, `model` does not."""
     run, step = program.run, flops.count_jaxpr(traced.jaxpr)
-    # Of latents, which are in no batch to train on.
-    if program.kind == "evaluation" or getattr(run.task, "predicts", None) == "samples":
+    if program.kind == "evaluation":
         return {"step": step, "model": step}
-    with jax.set_mesh(run.placement.mesh):
-        forward = flops.count(run.task.predict, run.abstract, program.batch, run.frozen)
-    return {"step": step, "model": min(3 * forward, step)}
+    model = round(train_flops(run.task) * batch_size)
+    if not model:  # a forward pass and its gradient
+        with jax.set_mesh(run.placement.mesh):
+            model = 3 * flops.count(run.task.predict, run.abstract, program.batch, run.frozen)
+    return {"step": step, "model": min(model, step)}
 
 
 def advice(config, facts: dict[str, Any]) -> list[str]:

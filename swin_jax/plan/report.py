@@ -98,10 +98,10 @@ def _place(of: str) -> str:
 def _flops(flops: dict[str, int], program: str) -> str:
     """FLOPs of the model, and what is executed beyond them."""
     model, step, padded = flops["model"], flops["step"], flops["padded"]
-    recomputed = step / model - 1 if model else 0
+    more = step / model - 1 if model else 0
     text = f"{_si(model)} per {program}"
     if program == "update":
-        text += f", and {recomputed:.0%} recomputed"
+        text += f", and {more:.0%} more executed"
     if padded > step:
         text += (
             f"; kernels pad their products: {_si(padded)} executed, {padded / step - 1:.0%} more"

@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.tasks.base import describe, prediction_shapes
+from swin_jax.tasks.base import describe, example_name, prediction_shapes
 from swin_jax.train import run_info, sharding
 from swin_jax.train.setup import Run, build_run, check_batch, jitted_step
 from swin_jax.train.workdir import make_workdir
@@ -109,22 +109,12 @@ def _measure_all(config, runs: dict[int, Run], folder: epath.Path | None) -> int
         _set_batch_size(config, size)
         found = {"batch_size": size, **_measure(config, run, size)}
         facts["measured"].append(found)
-        for line in _lines(found, _unit(run)):
+        for line in _lines(found, f"{example_name(run.task)}s"):
             say(line)
     if folder and lead:
         storage.write(folder / "throughput.json", json.dumps(facts, indent=1) + "\n")
         say(f"written     {folder / 'throughput.json'}")
     return 0 if any("training" in found for found in facts["measured"]) else 1
-
-
-def _unit(run: Run) -> str:
-    """The word for examples."""
-    keys = run.task.batch_shapes(1).keys()
-    if "video" in keys:
-        return "clips"
-    if "text" in keys:
-        return "pairs"
-    return "images"
 
 
 def _measure(config, run: Run, size: int) -> dict[str, Any]:

@@ -82,13 +82,15 @@ PREDICTIONS: dict[str, tuple[str, ...]] = {
 class Task(Protocol):
     """An objective. Implementations are frozen dataclasses; all methods but `load_frozen` are pure.
 
-    Six more methods are optional, and called by the functions of the same names in this module,
+    Seven more methods are optional, and called by the functions of the same names in this module,
     which have an answer where a task has none:
 
         frozen_shapes() -> tree: abstract arrays that a step reads and never changes; reads no file.
         load_frozen() -> tree: the same as numpy arrays.
         check_frozen(): raises UserError, naming the flag, if there is nothing to load them from.
         describe() -> dict: facts for the run header, `gflops_per_image` for example.
+        train_flops() -> float: floating-point operations of one update for each example, without
+            recomputation; two for each multiply-accumulate of a matrix product or convolution.
         probabilities(logits) -> (..., K): of classes, where they are not a softmax.
         check_batch(batch_size, accumulate): raises UserError for a batch that a step cannot learn
             from, or not in so many micro-batches.
@@ -195,17 +197,39 @@ def describe(task: Task, state: TrainState) -> dict[str, Any]:
 
     Returns:
         `parameters`, their number; `gflops_per_image`, multiply-accumulates in 1e9, if the task
-        has a `model` that counts them in `flops()`; `notes`, what `task.notes()` wants said.
+        has a `model` that counts them in `flops()`; `train_gflops`, `train_flops` in 1e9, and
+        `example`, what it is of, if they are known; `notes`, what `task.notes()` wants said.
     """
+    flops = train_flops(task)
+    facts = {"train_gflops": flops / 1e9, "example": example_name(task)} if flops else {}
     if hasattr(task, "describe"):
-        return task.describe()
-    facts = {"parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))}
+        return facts | task.describe()
+    facts["parameters"] = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
     model = getattr(task, "model", None)
-    if hasattr(model, "flops"):
+    if hasattr(model, "flops") and model.flops():
         facts["gflops_per_image"] = model.flops() / 1e9
     if hasattr(task, "notes") and (notes := task.notes()):
         facts["notes"] = notes
     return facts
+
+
+def train_flops(task: Task) -> float:
+    """Floating-point operations of one update for each example, without recomputation:
+    `task.train_flops()`, or else three forward passes of its `model`; 0 if it is not known.
+    """
+    if hasattr(task, "train_flops"):
+        return task.train_flops()
+    model = getattr(task, "model", None)
+    # Two operations per multiply-accumulate; backward costs twice forward.
+    return 6.0 * model.flops() if hasattr(model, "flops") else 0.0
+
+
+def example_name(task: Task) -> str:
+    """The word for one example of a batch: 'clip', 'pair' or 'image'."""
+    keys = task.batch_shapes(1)
+    if "video" in keys:
+        return "clip"
+    return "pair" if "text" in keys else "image"
 
 
 def probabilities(task: Task, logits: jax.Array) -> jax.Array:
@@ -227,13 +251,12 @@ def prediction_shapes(task: Task, batch_size: int) -> dict[str, jax.ShapeDtypeSt
     """Shapes and dtypes of the batch that `predict` reads: that of a step, without `label`; for
     `samples` those that `PREDICTIONS` names.
     """
-    shapes = task.batch_shapes(batch_size)
-    if task.predicts == "samples":
-        latent = jax.ShapeDtypeStruct((batch_size, task.generator.z_dim), jnp.float32)
-        return {name: shape for name, shape in shapes.items() if name == "label"} | {
-            "latent": latent
-        }
-    return {name: shape for name, shape in shapes.items() if name != "label"}
+    shapes = dict(task.batch_shapes(batch_size))
+    label = {name: shapes.pop(name) for name in ("label",) if name in shapes}
+    if task.predicts != "samples":
+        return shapes
+    latent = jax.ShapeDtypeStruct((batch_size, task.generator.z_dim), jnp.float32)
+    return {"latent": latent, **label}
 
 
 def check_predicts(task: Task, needed: str, user: str) -> None:

@@ -247,6 +247,17 @@ class Contrastive:
         normalize = functools.partial(augmentation.normalize, mean=self.mean, std=self.std)
         return clip.encode(self.model, {"params": state.params, **state.mutable}, batch, normalize)
 
+    def train_flops(self) -> float:
+        """Operations of one update for each pair: three forward passes of a tower, of a locked one
+        a single one. Products of features with each other are left out. 0 if a tower does not count
+        its own.
+        """
+        towers = {name: getattr(self.model, name) for name in TOWERS}
+        if not all(hasattr(tower, "flops") for tower in towers.values()):
+            return 0.0
+        passes = {name: 1 if name in self.locked else 3 for name in TOWERS}
+        return sum(2.0 * passes[name] * tower.flops() for name, tower in towers.items())
+
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of `image` and `text`, and `label` if pairs of
         one label are positives.

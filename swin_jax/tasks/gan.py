@@ -7,7 +7,6 @@ first, and a regularizer has an update of its own, on the steps that it is due.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -26,6 +25,7 @@ from swin_jax.core.ranges import (
     checked,
 )
 from swin_jax.ops.losses import gradient_penalty
+from swin_jax.tasks.adaptive_augmentation import AdaptiveAugmentation
 from swin_jax.tasks.base import (
     Batch,
     Metrics,
@@ -37,26 +37,6 @@ from swin_jax.tasks.base import (
 from swin_jax.tasks.freezing import hold_statistics
 
 _LARGEST = 1e5  # what an infinite entry of a gradient becomes
-
-
-@checked
-@dataclasses.dataclass(frozen=True)
-class AdaptiveAugmentation:
-    """Augmentation whose probability follows the discriminator's overfitting
-    (arXiv 2006.06676, section 3).
-
-    Attributes:
-        augment: (images (B, H, W, C), probability, key) -> images.
-        target: Share of real images that the discriminator should tell with certainty:
-            the mean sign of its logits.
-        every: Steps between two changes of the probability.
-        images: Images over which the probability may rise from 0 to 1.
-    """
-
-    augment: Callable
-    target: Fraction = 0.6
-    every: PositiveInt = 4
-    images: PositiveInt = 500_000
 
 
 @checked
@@ -165,7 +145,9 @@ class GAN:
         mutable = state.mutable
         if self.augmentation:
             mutable = mutable | {
-                "augmentation": self.adapt(mutable["augmentation"], state.step, batch_size)
+                "augmentation": self.augmentation.adapt(
+                    mutable["augmentation"], state.step, batch_size
+                )
             }
         metrics = metrics | more | mutable["penalties"]
         if self.augmentation:
@@ -318,20 +300,6 @@ class GAN:
         labels = self.labels(batch, images.shape[0])
         return self.discriminator.apply({"params": params}, images, labels)
 
-    def adapt(self, augmentation: dict, step: jax.Array, batch_size: int) -> dict:
-        """The probability of augmentation after a step,
-        moved a bit toward the target every few.
-        """
-        settings = self.augmentation
-        change = batch_size * settings.every / settings.images
-        over = jnp.sign(augmentation["signs"] / settings.every - settings.target)
-        moved = jnp.maximum(augmentation["probability"] + over * change, 0.0)
-        due = (step + 1) % settings.every == 0
-        return {
-            "probability": jnp.where(due, moved, augmentation["probability"]),
-            "signs": jnp.where(due, 0.0, augmentation["signs"]),
-        }
-
     # ---- both ----
 
     def apply(self, state: TrainState, name: str, grads: Any) -> tuple[TrainState, Metrics]:
@@ -384,6 +352,21 @@ class GAN:
             **counts,
             "gflops_per_image": self.generator.flops() / 1e9,
         }
+
+    def train_flops(self) -> float:
+        """Operations of one update of both networks for each image, penalties at the share of steps
+        on which they are due. Of one network's forward pass, its own update takes three times as
+        many and a gradient of its input one time.
+        """
+        generator, discriminator = 2 * self.generator.flops(), 2 * self.discriminator.flops()
+        total = (3 + 1) * generator + (2 + 3 + 3) * discriminator
+        # Gradients of gradients: that of R1 has no second pass, because the discriminator is linear
+        # in its pixels but for the signs of its activations.
+        if self.r1_gamma:
+            total += 4 * discriminator / self.r1_every
+        if self.path_weight:
+            total += 6 * generator / self.path_shrink / self.path_every
+        return total
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """`image`, and `label` of conditional networks."""

@@ -154,6 +154,10 @@ class Segmentation:
             loss = loss + metrics["auxiliary_loss"]
         return loss, (metrics, {**mutable, **updated})
 
+    def train_flops(self) -> float:
+        """Operations of one update for each image, the auxiliary head included where it trains."""
+        return 6.0 * self.model.flops(auxiliary=self.auxiliary_weight > 0)
+
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """`maps` (B, h, w, K) float32 and `labels` uint8 (B, H, W) of `image` uint8 of any size."""
         image = augmentation.normalize(batch["image"], self.mean, self.std)

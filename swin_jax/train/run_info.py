@@ -67,9 +67,9 @@ def facts(
 def lines(found: dict[str, Any]) -> list[str]:
     """The header as text."""
     model = [f"{found['parameters']:,} parameters"] if "parameters" in found else []
-    model += (
-        [f"{found['gflops_per_image']:.3f} GFLOPs per image"] if "gflops_per_image" in found else []
-    )
+    if "gflops_per_image" in found:
+        example = found.get("example", "image")
+        model.append(f"{found['gflops_per_image']:.3f} GFLOPs per {example}")
     packages = "  ".join(f"{name} {version}" for name, version in found["packages"].items())
     mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
     frozen = [f"frozen    {_describe_frozen(found['frozen'])}"] if "frozen" in found else []
@@ -158,8 +158,7 @@ def clock(batch_size: int, found: dict[str, Any]) -> Clock:
     """A clock that knows the FLOPs of a step, if the task does, and the peak of the devices,
     if it is known.
     """
-    # Two operations per multiply-accumulate; backward costs twice forward.
-    flops = 6e9 * found.get("gflops_per_image", 0) * batch_size
+    flops = 1e9 * found.get("train_gflops", 0) * batch_size
     return Clock(batch_size, flops, peak_flops(found["device_kind"]) * jax.device_count())
 
 

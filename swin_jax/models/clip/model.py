@@ -54,6 +54,14 @@ class CLIP(nn.Module):
         if self.logit_bias is not None:
             self.bias = self.param("logit_bias", constant(self.logit_bias), (), jnp.float32)
 
+    @nn.nowrap
+    def flops(self) -> int:
+        """Multiply-accumulates of both towers for a pair; 0 if one does not count its own."""
+        towers = self.visual, self.text
+        if not all(hasattr(tower, "flops") for tower in towers):
+            return 0
+        return sum(tower.flops() for tower in towers)
+
     def encode_image(
         self, image: jax.Array, train: bool = False, normalize: bool = False
     ) -> jax.Array:

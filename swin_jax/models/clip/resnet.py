@@ -200,6 +200,24 @@ class ModifiedResNet(nn.Module):
         )
         return [outputs[f"layer{s + 1}"] for s in range(4)]
 
+    @nn.nowrap
+    def flops(self) -> int:
+        """Multiply-accumulates per image of convolutions, projections and the attention pool."""
+        half, side = self.width // 2, math.prod(per_axis(self.image_size, 2))
+        pixels = side // 4
+        total = pixels * 9 * (3 * half + half * half + half * self.width)
+        pixels, before = pixels // 4, self.width
+        for s, blocks in enumerate(self.layers):
+            planes, out = self.width * 2**s, EXPANSION * self.width * 2**s
+            larger, pixels = pixels, pixels if s == 0 else pixels // 4
+            # The pool that strides stands between the second and the third convolution.
+            total += larger * (before + 9 * planes) * planes + pixels * (planes + before) * out
+            total += (blocks - 1) * pixels * planes * (2 * out + 9 * planes)
+            before = out
+        tokens = pixels + 1
+        pool = (2 * tokens + 1) * before + 2 * tokens + self.embed_dim
+        return total + pool * before
+
     def _check(self) -> None:
         """Raises UserError where fields are not among the known ones or contradict each other."""
         if len(self.layers) != 4 or min(self.layers) < 1:

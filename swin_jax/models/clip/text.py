@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveFloat, PositiveInt, checked
-from swin_jax.models.clip.transformer import Transformer
+from swin_jax.models.clip.transformer import Transformer, transformer_macs
 from swin_jax.models.layers import layer_norm
 
 
@@ -92,6 +92,14 @@ class TextTransformer(nn.Module):
         x = self.features(ids)
         x = jnp.take_along_axis(x, ids.argmax(axis=-1)[:, None, None], axis=1)[:, 0]  # (B, width)
         return x @ self.text_projection.astype(x.dtype)
+
+    @nn.nowrap
+    def flops(self) -> int:
+        """Multiply-accumulates for a text of `context_length`: matrix products and attention, all
+        of it, though causal.
+        """
+        blocks = transformer_macs(self.context_length, self.width, self.layers, self.mlp_ratio)
+        return blocks + self.width * self.embed_dim
 
     def features(self, ids: jax.Array) -> jax.Array:
         """Every token after the last norm: (B, L, width)."""

@@ -38,6 +38,12 @@ def exact_gelu(x: jax.Array) -> jax.Array:
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
 
 
+def transformer_macs(tokens: int, width: int, layers: int, mlp_ratio: float) -> int:
+    """Multiply-accumulates of a `Transformer` for so many tokens: matrix products and attention."""
+    hidden = round(width * mlp_ratio)
+    return layers * tokens * width * (4 * width + 2 * tokens + 2 * hidden)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention: (B, N, C) to the same.
 

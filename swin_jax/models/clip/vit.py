@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveFloat, PositiveInt, Rate, checked
 from swin_jax.core.sizes import Size, cells, per_axis
-from swin_jax.models.clip.transformer import Transformer
+from swin_jax.models.clip.transformer import Transformer, transformer_macs
 from swin_jax.models.layers import (
     PREPARE,
     PatchProjection,
@@ -132,6 +132,14 @@ class VisionTransformer(nn.Module):
             )
         x, _ = self._tokens(image, train)
         return [self.ln_post(x[:, 1:]).reshape(x.shape[0], *self._grid(), self.width)]
+
+    @nn.nowrap
+    def flops(self) -> int:
+        """Multiply-accumulates per image: matrix products and attention, without patch dropout."""
+        patches = math.prod(self._grid())
+        embed = patches * math.prod(per_axis(self.patch_size, 2)) * 3 * self.width
+        blocks = transformer_macs(patches + 1, self.width, self.layers, self.mlp_ratio)
+        return embed + blocks + self.width * self.embed_dim
 
     @nn.nowrap
     def _grid(self) -> tuple[int, ...]:

@@ -207,9 +207,10 @@ class UPerNet(nn.Module):
         return found
 
     @nn.nowrap
-    def flops(self) -> int:
+    def flops(self, auxiliary: bool = False) -> int:
         """Multiply-accumulates per image of the backbone's `image_size`: matrix products,
-        convolutions and attention, with the tokens that padding adds, without the auxiliary head.
+        convolutions and attention, with the tokens that padding adds; the auxiliary head's too if
+        `auxiliary`.
         """
         grids = window_geometry.stage_geometry(self.backbone)[0]
         dims, width = stage_dims(self.backbone), self.channels
@@ -219,6 +220,9 @@ class UPerNet(nn.Module):
         total += pixels[-1] * 9 * (dims[-1] + len(self.pool_scales) * width) * width
         total += sum(n * (d + 9 * width) * width for n, d in zip(pixels[:-1], dims[:-1]))
         fused = 9 * len(grids) * width + self.num_classes
+        if auxiliary:
+            hidden = self.auxiliary_channels
+            total += pixels[-2] * (9 * dims[-2] + self.num_classes) * hidden
         return total + pixels[0] * fused * width
 
 

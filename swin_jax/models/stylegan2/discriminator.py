@@ -159,6 +159,25 @@ class Discriminator(nn.Module):
         label = MappingNetwork(0, self.c_dim, width, self.mapping_layers, name="mapping")(None, c)
         return (out * label).sum(axis=1, keepdims=True) / math.sqrt(width)
 
+    @nn.nowrap
+    def flops(self) -> int:
+        """Multiply-accumulates of the convolutions and fully connected layers for one image."""
+        channels = {
+            size: style_space.channels_at(size, self.channel_base, self.channel_max)
+            for size in style_space.resolutions(self.resolution)
+        }
+        total = self.resolution**2 * self.image_channels * channels[self.resolution]
+        for size in sorted(channels)[1:]:
+            own, out, pixels = channels[size], channels[size // 2], (size // 2) ** 2
+            total += 9 * own * (own * 4 + out) * pixels
+            if self.architecture == "resnet":
+                total += own * out * pixels
+        width = channels[4]
+        total += 16 * (9 * (width + 1) + width) * width + width * (width if self.c_dim else 1)
+        if self.c_dim:
+            total += width * (self.c_dim + self.mapping_layers * width)
+        return total
+
     def _check(self, image: jax.Array) -> None:
         if self.architecture not in ARCHITECTURES:
             raise UserError(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from swin_jax.core import config
 from swin_jax.core.errors import UserError
-from swin_jax.tasks.gan import AdaptiveAugmentation
+from swin_jax.tasks.adaptive_augmentation import AdaptiveAugmentation
 from swin_jax.train import sharding
 from tests.experiments import config_path
 

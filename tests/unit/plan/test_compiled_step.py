@@ -93,7 +93,7 @@ def test_a_plan_that_fits_is_told_with_memory_collectives_and_rate():
     text = "\n".join(plan_report.lines(facts()))
     for part in ("16 chips, mesh data 16 x fsdp 1 x tensor 1", "4.00 GiB of 16.00 GiB per chip (25%): fits",
                  "28,288,354", "all-reduce", "compiled without code generation in 100 s",
-                 "1,600 examples/s, MFU at most 31%", "25% recomputed"):  # fmt: skip
+                 "1,600 examples/s, MFU at most 31%", "25% more executed"):  # fmt: skip
         assert part in text
     rows = plan_report.collective_rows(facts()["collectives"])
     assert [(row["kind"], row["count"], row["bytes"]) for row in rows] == [
@@ -109,7 +109,7 @@ def test_a_plan_says_which_program_it_is_of(config):
     found["flops"] = dict.fromkeys(found["flops"], 10**13)
     text = "\n".join(plan_report.lines(found))
     assert "because total_steps is 0" in text and "10 TFLOP per evaluation" in text
-    assert "32.00 GiB per chip and evaluation" in text and "update" not in text and "recomputed" not in text
+    assert "32.00 GiB per chip and evaluation" in text and "update" not in text and "more executed" not in text
     large = facts(fits=False) | {"program": "evaluation"}
     said = " ".join(advice(config, large))
     assert "remat" not in said and "accumulate" not in said and "--config.batch_size=32  halves" in said

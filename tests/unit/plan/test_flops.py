@@ -80,7 +80,7 @@ def test_an_evaluation_is_one_forward_and_keeps_the_optimizers_state(name):
     program = compiled_step._Program(run, shapes, "evaluation")
     traced = program.trace()
     forward = flops.count(run.task.predict, run.abstract, run.task.batch_shapes(config.batch_size), run.frozen)
-    assert compiled_step._flops(program, traced) == {"step": forward, "model": forward} and forward
+    assert compiled_step._flops(program, traced, config.batch_size) == {"step": forward, "model": forward} and forward
     arguments = sum(x.size for x in jax.tree.leaves(traced.lower().in_avals))
     assert arguments == sum(x.size for x in jax.tree.leaves((run.abstract, shapes, run.frozen)))
     assert "label" not in shapes
@@ -99,7 +99,6 @@ def test_a_step_of_two_networks_counts_with_its_penalties():
     config.mesh.data = 1
     run = setup.build_run(config, jax.devices()[:1])
     program = compiled_step._Program(run, run.task.batch_shapes(config.batch_size), "update")
-    found = compiled_step._flops(program, program.trace())
-    one = 2 * run.task.generator.flops() * config.batch_size
-    # Of the generator alone: forward and backward for its own step, forward for the discriminator's.
-    assert found["model"] == found["step"] > 4 * one
+    found = compiled_step._flops(program, program.trace(), config.batch_size)
+    # The step that is planned is one on which both penalties are due.
+    assert found["step"] > found["model"] == round(run.task.train_flops() * config.batch_size)

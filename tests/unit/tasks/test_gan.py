@@ -15,8 +15,9 @@ from swin_jax.models.stylegan2 import Discriminator, Generator
 from swin_jax.ops.losses import gradient_penalty
 from swin_jax.optim import lazy_adam
 from swin_jax.optim.schedules import constant
+from swin_jax.tasks.adaptive_augmentation import AdaptiveAugmentation
 from swin_jax.tasks.base import GatheredState
-from swin_jax.tasks.gan import GAN, AdaptiveAugmentation
+from swin_jax.tasks.gan import GAN
 
 SIDE, ROWS, BATCH, RATE = 8, 5, 4, 0.25
 SGD = optax.sgd(RATE)  # one for all: tasks with the same fields are equal and compiled once
@@ -299,12 +300,11 @@ def test_augmentation_is_of_real_and_generated_images_and_in_the_penalties():
 
 def test_the_probability_follows_the_signs_of_real_images():
     settings = AdaptiveAugmentation(darken, target=0.6, every=4, images=160)
-    task = toy(augmentation=settings)
     for sign, start, end in [(0.8, 0.2, 0.3), (0.4, 0.2, 0.1), (-1.0, 0.05, 0.0), (1.0, 0.98, 1.08)]:
         kept = {"probability": jnp.float32(start), "signs": jnp.float32(0)}
         for number in range(4):
             kept = kept | {"signs": kept["signs"] + sign}
-            kept = task.adapt(kept, jnp.int32(number), BATCH)
+            kept = settings.adapt(kept, jnp.int32(number), BATCH)
             assert number == 3 or kept["probability"] == np.float32(start)
         np.testing.assert_allclose(kept["probability"], end, atol=1e-6)
         assert kept["signs"] == 0
