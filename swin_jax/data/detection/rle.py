@@ -13,6 +13,8 @@ import numpy as np
 from swin_jax.core.errors import UserError
 
 _FIRST = 48  # the character of 0
+_MOST_PIXELS = 2**28
+_MOST_BITS = 60  # of a run; a text of millions of bits would be one number
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -40,15 +42,42 @@ def decode(segmentation: Mapping[str, Any]) -> np.ndarray:
         segmentation: {"size": [H, W], "counts": text, or the runs as a list}.
 
     Returns:
-        bool (H, W). Raises UserError where the runs are not those of a mask of this size.
+        bool (H, W). Raises UserError where the runs are not those of a mask of this size, for a
+        mask of more than 268 million pixels, and for what is not of this form, a polygon for one.
     """
-    height, width = segmentation["size"]
-    counts = segmentation["counts"]
-    runs = _runs(counts) if isinstance(counts, (str, bytes)) else list(counts)
+    size, counts = _fields(segmentation)
+    height, width = size
+    if height * width > _MOST_PIXELS:
+        raise UserError(f"a mask of {height} x {width} pixels is more than {_MOST_PIXELS}")
+    runs = _runs(counts) if isinstance(counts, (str, bytes)) else counts
     if sum(runs) != height * width or min(runs, default=0) < 0:
         raise UserError(f"the runs of a mask do not cover its {height} x {width} pixels")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape((height, width), order="F")
+
+
+def _fields(segmentation: Any) -> tuple[list[int], str | bytes | list[int]]:
+    """Size and counts; raises UserError where they are not of the form that `decode` takes."""
+    if isinstance(segmentation, Mapping):
+        size, counts = (_plain(segmentation.get(name)) for name in ("size", "counts"))
+        if _are_whole(size) and len(size) == 2 and min(size) >= 0:
+            if isinstance(counts, (str, bytes)) or _are_whole(counts):
+                return size, counts
+    raise UserError(
+        "a mask is {'size': [H, W], 'counts': text or whole numbers}; polygons are not read"
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _are_whole(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in value
+    )
 
 
 def _text(runs: list[int]) -> str:
@@ -70,6 +99,8 @@ def _runs(text: str | bytes) -> list[int]:
         bits = code - _FIRST
         value |= (bits & 31) << shift
         shift += 5
+        if shift > _MOST_BITS:
+            raise UserError("the text of a mask has a number that is too long")
         if bits & 32:
             continue
         if bits & 16:

@@ -63,3 +63,26 @@ def test_runs_may_be_a_list():
 def test_runs_that_do_not_fit_are_refused(counts):
     with pytest.raises(UserError, match="do not cover its 2 x 3 pixels"):
         rle.decode({"size": [2, 3], "counts": counts})
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": [10**6, 10**6], "counts": [10**12]},
+        {"size": [2, 2]},
+        {"counts": [4]},
+        {"size": [2, 2], "counts": None},
+        {"size": [2, 2], "counts": ["4"]},
+        {"size": [2, 2], "counts": [4.0]},
+        {"size": [-2, -2], "counts": [4]},
+        {"size": "22", "counts": [4]},
+        {"size": [2, 2], "counts": "o" * 10**6},
+        [[0, 0, 2, 0, 2, 2]],
+        None,
+    ],
+    ids=range(11),
+)
+def test_what_is_no_mask_is_one_line(segmentation):
+    with pytest.raises(UserError, match="mask") as caught:
+        rle.decode(segmentation)
+    assert "\n" not in str(caught.value)
