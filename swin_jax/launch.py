@@ -178,7 +178,8 @@ def _prepare(
         from swin_jax.plan import throughput
 
         return throughput.prepare(config, values.workdir, values.throughput_batch_sizes)
-    if config.init_from.path or config.total_steps == 0:
+    # What stands for `init_from` may be anything that loads.
+    if config.total_steps == 0 or config.get("init_from", {}).get("path"):
         from swin_jax.inference import trained_run
 
         if config.total_steps == 0:

@@ -117,6 +117,13 @@ def test_training_from_weights_with_another_mean_is_told(opened, monkeypatch, ch
         assert re.search(told if ".*" in told else re.escape(told), lines[0])
 
 
+def test_an_experiment_with_an_init_from_of_its_own_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "prepare", lambda *arguments: "prepared")
+    config = clip_openai.get_config("fake")
+    config.init_from = {"fn": "mine.load"}
+    train(config, str(tmp_path / "run"))
+
+
 def test_an_experiment_without_a_mean_is_trained_from_weights(opened, monkeypatch):
     monkeypatch.setattr(loop, "prepare", lambda *arguments: None)
 
