@@ -43,7 +43,7 @@ PROGRAMS = ("update", "evaluation")
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """What is compiled for a topology.
+    """A program to compile for a topology.
 
     Attributes:
         run: Everything that the launcher builds from a config.

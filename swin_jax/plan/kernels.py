@@ -29,8 +29,8 @@ class Kernel:
         name: Name that it was given, or ''.
         operands: Bytes of each operand on one chip, without padding.
         results: The same of the results.
-        moved: How many times the whole of each operand is fetched, then how many times that of each
-            result is written.
+        moved: Number of times that the whole of each operand is fetched, then that the whole of
+            each result is written.
         count: Number of times that the program calls it.
     """
 
@@ -51,7 +51,7 @@ def kernels(traced: core.ClosedJaxpr) -> tuple[Kernel, ...]:
 def times_moved(
     found: Sequence[Kernel], operands: Sequence[int], results: Sequence[int], op_name: str
 ) -> tuple[float, ...]:
-    """How often the compiled call of a kernel moves each of its arrays, operands first.
+    """The number of times that a compiled kernel moves each of its arrays, operands first.
 
     Args:
         found: Kernels of the program.
@@ -100,7 +100,7 @@ def _kernel(equation: core.JaxprEqn, count: int) -> Kernel:
 
 
 def _times(mapping: Any, grid: tuple[int, ...] | None, axes: int) -> float:
-    """How many times the whole of an array the blocks are that a kernel fetches, or writes.
+    """The blocks that a kernel fetches of an array, or writes to it, as a multiple of its size.
 
     Args:
         mapping: The kernel's `BlockMapping` of the array.

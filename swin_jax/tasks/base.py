@@ -214,9 +214,7 @@ def describe(task: Task, state: TrainState) -> dict[str, Any]:
 
 
 def train_flops(task: Task) -> float:
-    """Floating-point operations of one update for each example, without recomputation:
-    `task.train_flops()`, or else three forward passes of its `model`; 0 if it is not known.
-    """
+    """`task.train_flops()`, or else three forward passes of its `model`; 0 if it is not known."""
     if hasattr(task, "train_flops"):
         return task.train_flops()
     model = getattr(task, "model", None)
@@ -226,10 +224,8 @@ def train_flops(task: Task) -> float:
 
 def example_name(task: Task) -> str:
     """The word for one example of a batch: 'clip', 'pair' or 'image'."""
-    keys = task.batch_shapes(1)
-    if "video" in keys:
-        return "clip"
-    return "pair" if "text" in keys else "image"
+    words = {"video": "clip", "text": "pair"}
+    return next((word for key, word in words.items() if key in task.batch_shapes(1)), "image")
 
 
 def probabilities(task: Task, logits: jax.Array) -> jax.Array:
