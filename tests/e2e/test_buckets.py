@@ -85,6 +85,7 @@ def test_a_killed_run_goes_on_and_is_used(remote, launch, tmp_path, root):
     status, _, err = launch(CONFIG, local, *FLAGS, f"--predict={pictures}")
     assert status == 0, err
     assert (remote / "runs/first/predictions.csv").read_bytes() == (local / "predictions.csv").read_bytes()
+    assert len((local / "predictions.csv").read_text().splitlines()) == 1 + 3
     assert (remote / "runs/first/predictions.png").read_bytes()[:4] == b"\x89PNG"
 
     status, out, err = launch(CONFIG, workdir, *FLAGS, f"--export={workdir}/model.stablehlo")
@@ -102,12 +103,13 @@ def test_a_killed_run_goes_on_and_is_used(remote, launch, tmp_path, root):
 
 
 def make_pictures(folder):
+    """Two gray pictures and a colored one, which a model of gray ones takes too."""
     from PIL import Image
 
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for i in range(3):
-        Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save(folder / f"{i}.png")
+    for i, shape in enumerate([(28, 28), (28, 28), (28, 28, 3)]):
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(folder / f"{i}.png")
 
 
 def test_a_checkpoint_that_was_cut_off_or_damaged_is_passed_over(remote, launch):

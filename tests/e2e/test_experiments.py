@@ -12,7 +12,8 @@ from swin_jax.core import config as configs
 from swin_jax.train import checkpoint
 from tests.experiments import FILES, config_path
 
-EVERY_STEP = ("--config.checkpoint.every=1", "--config.checkpoint.keep=5", "--config.logs.every=1")
+# Of three steps the second and the last are saved.
+SAVED_AT_2 = ("--config.checkpoint.every=2", "--config.checkpoint.keep=5", "--config.logs.every=1")
 
 
 def arrays(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
@@ -45,7 +46,7 @@ def test_fake(path, tmp_path, launch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     keeps = "ema_decay" in configs.load(f"{path}:fake").task
     average = ("--config.task.ema_decay=0.9",) if keeps else ()
-    status, out, err = launch(f"{path}:fake", whole, *EVERY_STEP, *average)
+    status, out, err = launch(f"{path}:fake", whole, *SAVED_AT_2, *average)
     assert status == 0, err
     assert "Done: 3 steps" in out and (whole / "curves.png").stat().st_size > 1000
     assert all(np.isfinite(line["train/loss"]) for line in metrics(whole) if "train/loss" in line)
@@ -58,14 +59,14 @@ def test_fake(path, tmp_path, launch):
     shutil.rmtree(checkpoint.folder(cut) / "3")
     with open(cut / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "train/lo')
-    status, _, err = launch(f"{path}:fake", cut, *EVERY_STEP, *average)
+    status, _, err = launch(f"{path}:fake", cut, *SAVED_AT_2, *average)
     assert status == 0 and "resuming at step 2 of 3" in err
     assert_equal_runs(whole, cut, 3)
 
 
 def test_an_evaluation_that_a_sigterm_skipped_is_made_up_for(tmp_path, launch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    arguments = (*EVERY_STEP, "--config.evals.test.every=2")
+    arguments = (*SAVED_AT_2, "--config.evals.test.every=2")
     assert launch("experiments/quickstart.py:fake", whole, *arguments)[0] == 0
     shutil.copytree(whole, cut)
     shutil.rmtree(checkpoint.folder(cut) / "3")

@@ -88,9 +88,6 @@ def test_prediction_of_any_kind_of_picture(trained, folder, tmp_path, launch):
     rows = {pathlib.Path(r["image"]).name: r for r in csv.DictReader(open(trained / "predictions.csv"))}
     for name in ("gray.png", "deep.png", "rgba.png"):
         assert rows[name]["probability_1"] == rows["rgb.png"]["probability_1"], name
-    # A model of gray pictures takes colors too.
-    assert launch("experiments/quickstart.py:fake", tmp_path / "run")[0] == 0
-    assert launch("experiments/quickstart.py:fake", tmp_path / "run", f"--predict={tmp_path / 'rgb.png'}")[0] == 0
 
 
 def test_an_unusable_workdir_is_one_line(tmp_path, launch):

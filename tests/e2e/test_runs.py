@@ -62,6 +62,19 @@ def losses(workdir):
 STEPS = "--config.total_steps=60"
 
 
+@pytest.fixture
+def launch_tiny(launch):
+    """`run` in this process, on its eight devices: launch_tiny(workdir, *flags) -> (exit status, stdout, stderr)."""
+    return lambda workdir, *arguments: launch("experiments/quickstart.py:fake", workdir, *TINY, *arguments)
+
+
+def cut(workdir, step):
+    """Leaves a run as it was after a step, but for its log."""
+    for later in (workdir / "checkpoints").iterdir():
+        if later.name.isdigit() and int(later.name) > step:
+            shutil.rmtree(later)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
@@ -108,9 +121,7 @@ def test_other_meshes_go_on_with_the_same_losses(tmp_path):
     for devices, step, mesh in ((4, 10, ("--config.mesh.fsdp=2",)), (1, 20, ())):
         shutil.rmtree(moves, ignore_errors=True)
         shutil.copytree(stays, moves)
-        for later in (10, 20, 30):
-            if later > step:
-                shutil.rmtree(moves / "checkpoints" / str(later))
+        cut(moves, step)
         done = run(moves, *flags, *mesh, devices=devices)
         assert done.returncode == 0, done.stderr
         assert f"resuming at step {step}" in done.stderr
@@ -131,7 +142,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(uninterrupted, tmp_path):
     assert_equal_runs(uninterrupted, workdir, 60)
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(uninterrupted, tmp_path):
+def test_a_full_disk_leaves_the_previous_checkpoint(uninterrupted, launch_tiny, tmp_path):
     workdir = tmp_path / "full"
     shutil.copytree(uninterrupted, workdir)
     (workdir / "metrics.jsonl").write_text("")
@@ -142,84 +153,87 @@ def test_a_full_disk_leaves_the_previous_checkpoint(uninterrupted, tmp_path):
     *_, line = done.stderr.splitlines()
     assert line.startswith("error: could not save a checkpoint") and "the checkpoint of step 60 is intact" in line
     assert "File too large" in line and "Traceback" not in done.stderr and "ERROR" not in done.stderr
-    done = run(workdir, "--config.total_steps=61")
-    assert done.returncode == 0 and "resuming at step 60" in done.stderr
+    status, _, err = launch_tiny(workdir, "--config.total_steps=61")
+    assert status == 0 and "resuming at step 60" in err
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    done = run(tmp_path, STEPS, "--config.task.tx.schedule.base_lr=1e30", "--config.task.tx.schedule.warmup_steps=0",
-               "--config.checkpoint.every=1")  # fmt: skip
-    assert done.returncode == 3
-    line = next(line for line in done.stderr.splitlines() if line.startswith("error:"))
+def test_a_loss_that_is_not_finite_stops_the_run(launch_tiny, tmp_path):
+    schedule = [f"--config.task.tx.schedule.{value}" for value in ("base_lr=1e30", "warmup_steps=0")]
+    status, _, err = launch_tiny(tmp_path, STEPS, *schedule, "--config.checkpoint.every=1")
+    assert status == 3
+    line = next(line for line in err.splitlines() if line.startswith("error:"))
     step = int(line.split("at step ")[1].split(";")[0])
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
     assert kept[-1] == step - 1 and f"the last good checkpoint is step {step - 1}" in line
 
 
-def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(launch, tmp_path, monkeypatch):
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(launch_tiny, tmp_path, monkeypatch):
     def broken(state, frozen):
         raise UserError("a record cannot be read")
 
-    flags = (*TINY, "--config.total_steps=10", "--config.checkpoint.every=100")
+    flags = ("--config.total_steps=10", "--config.checkpoint.every=100")
     with monkeypatch.context() as patched:
         patched.setattr(Accuracy, "bind", lambda *_: broken)
-        status, _, err = launch("experiments/quickstart.py:fake", tmp_path / "run", *flags)
+        status, _, err = launch_tiny(tmp_path / "run", *flags)
     assert status == 1 and "a record cannot be read" in err
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["10"]
     assert not any("eval/test/top1" in line for line in metrics(tmp_path / "run"))
-    status, _, err = launch("experiments/quickstart.py:fake", tmp_path / "run", *flags)
+    status, _, err = launch_tiny(tmp_path / "run", *flags)
     assert status == 0, err
-    launch("experiments/quickstart.py:fake", tmp_path / "whole", *flags)
+    launch_tiny(tmp_path / "whole", *flags)
     assert_equal_runs(tmp_path / "run", tmp_path / "whole", 10)
 
 
-def test_a_run_that_failed_leaves_the_record_of_the_good_one(uninterrupted, tmp_path):
+def test_a_run_that_failed_leaves_the_record_of_the_good_one(uninterrupted, launch_tiny, tmp_path):
     workdir = tmp_path / "record"
     shutil.copytree(uninterrupted, workdir)
     key = "task.tx.schedule.base_lr"
-    done = run(workdir, "--config.total_steps=62", f"--config.{key}=1e30", f"--allow_change={key}")
-    assert done.returncode == 3, done.stderr
+    status, _, err = launch_tiny(workdir, "--config.total_steps=62", f"--config.{key}=1e30", f"--allow_change={key}")
+    assert status == 3, err
     assert (workdir / "config.json").read_bytes() == (uninterrupted / "config.json").read_bytes()
 
 
-def test_a_changed_recipe_is_refused_unless_allowed(uninterrupted, tmp_path):
+def test_a_changed_recipe_is_refused_unless_allowed(uninterrupted, launch_tiny, tmp_path):
     workdir = tmp_path / "changed"
     shutil.copytree(uninterrupted, workdir)
-    longer = ("--config.total_steps=62",)
-    done = run(workdir, *longer, "--config.seed=1")
-    assert done.returncode == 2 and "seed: 0 -> 1" in done.stderr and "--allow_change=seed" in done.stderr
-    done = run(workdir, *longer, "--config.task.tx.weight_decay=0.1", "--allow_change=task.tx.weight_decay")
-    assert done.returncode == 0, done.stderr
-    assert "task.tx.weight_decay: 0.05 -> 0.1" in done.stdout and "total_steps: 60 -> 62" in done.stdout
+    longer, key = "--config.total_steps=62", "task.tx.weight_decay"
+    status, _, err = launch_tiny(workdir, longer, "--config.seed=1")
+    assert status == 2 and "seed: 0 -> 1" in err and "--allow_change=seed" in err
+    status, out, err = launch_tiny(workdir, longer, f"--config.{key}=0.1", f"--allow_change={key}")
+    assert status == 0, err
+    assert f"{key}: 0.05 -> 0.1" in out and "total_steps: 60 -> 62" in out
 
 
-def test_evaluation_only_changes_nothing(uninterrupted, tmp_path):
+def test_evaluation_only_changes_nothing(uninterrupted, launch_tiny, tmp_path):
     workdir = tmp_path / "eval"
     shutil.copytree(uninterrupted, workdir)
     before = (workdir / "config.json").read_bytes()
-    done = run(workdir, "--config.total_steps=0")
-    assert done.returncode == 0, done.stderr
+    status, _, err = launch_tiny(workdir, "--config.total_steps=0")
+    assert status == 0, err
     final = [line for line in metrics(uninterrupted) if "eval/test/top1" in line][-1]
-    assert f"eval/test/top1 {final['eval/test/top1']:.4f}" in done.stderr
+    assert f"eval/test/top1 {final['eval/test/top1']:.4f}" in err
     assert (workdir / "config.json").read_bytes() == before
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == sorted(
         p.name for p in (uninterrupted / "checkpoints").iterdir()
     )
 
 
-def test_a_run_goes_on_whichever_way_its_blocks_are_stored(launch, tmp_path):
-    config = str(ROOT / "experiments" / "quickstart.py:fake")
-    flags = ["--config.logs.every=1", "--config.checkpoint.every=2", "--config.task.model.depths=(1,4)"]
+def test_a_run_goes_on_whichever_way_its_blocks_are_stored(launch_tiny, tmp_path):
+    """One by one, in stacks from step 2 on, and one by one again from step 4 on."""
+    flags = ["--config.total_steps=6", "--config.checkpoint.every=2", "--config.checkpoint.keep=9"]
+    flags += ["--config.task.model.depths=(4,)", "--config.task.model.num_heads=(1,)"]
 
-    def go_on(name, steps, scan):
-        lengths = [f"--config.total_steps={steps}", f"--config.task.model.scan={scan}"]
-        status, _, err = launch(config, tmp_path / name, *flags, *lengths)
+    def train(workdir, scan):
+        status, _, err = launch_tiny(workdir, *flags, f"--config.task.model.scan={scan}")
         assert status == 0, err
+        return err
 
-    go_on("plain", 2, False)
-    shutil.copytree(tmp_path / "plain", tmp_path / "switched")
-    for name, scan in (("plain", False), ("switched", True)):
-        go_on(name, 4, scan)
-        go_on(name, 6, False)
-    plain, switched = losses(tmp_path / "plain"), losses(tmp_path / "switched")
-    np.testing.assert_allclose(*([run[step] for step in range(1, 7)] for run in (plain, switched)), rtol=1e-5)
+    plain, switched = tmp_path / "plain", tmp_path / "switched"
+    train(plain, False)
+    shutil.copytree(plain, switched)
+    for step, scan in ((2, True), (4, False)):
+        cut(switched, step)
+        assert f"resuming at step {step} of 6" in train(switched, scan)
+    ours, theirs = losses(switched), losses(plain)
+    assert len(set(theirs.values())) == 6
+    np.testing.assert_allclose([ours[step] for step in range(1, 7)], [theirs[step] for step in range(1, 7)], rtol=1e-5)

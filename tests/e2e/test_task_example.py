@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.train import checkpoint
-from tests.e2e.test_experiments import EVERY_STEP, assert_equal_runs
+from tests.e2e.test_experiments import SAVED_AT_2, assert_equal_runs
 from tests.experiments import config_path
 from tests.unit.experiments.test_lengths import code_lines
 
@@ -40,7 +40,7 @@ def test_it_learns_from_a_trained_teacher_resumes_and_predicts(experiment, tmp_p
     teacher, whole, cut = (tmp_path / name for name in ("teacher", "whole", "cut"))
     status, _, err = launch(config_path("swin_in1k:fake"), teacher)
     assert status == 0, err
-    flags = (*EVERY_STEP, f"--config.task.teacher.path={teacher}")
+    flags = (*SAVED_AT_2, f"--config.task.teacher.path={teacher}")
     status, out, err = launch(f"{experiment}:fake", whole, *flags)
     assert status == 0 and "Done: 3 steps" in out, err
     assert json.loads((whole / "header.json").read_text())["frozen"]["sources"] == {"teacher": str(teacher)}
@@ -63,7 +63,7 @@ def test_it_learns_from_a_trained_teacher_resumes_and_predicts(experiment, tmp_p
         status, _, err = launch(f"{experiment}:fake", whole, "--config.task.teacher.path=nowhere", action)
         assert status == 2 and "task.teacher.path=nowhere is neither a workdir" in err
 
-    status, _, err = launch(f"{experiment}:fake", whole, *EVERY_STEP, "--config.epochs=2")
+    status, _, err = launch(f"{experiment}:fake", whole, *SAVED_AT_2, "--config.epochs=2")
     assert status == 1 and f"teacher from {teacher}" in err and "given are teacher from random numbers" in err
 
 

@@ -1,3 +1,4 @@
+import functools
 import re
 
 import jax
@@ -92,6 +93,7 @@ def test_options_add_and_remove_parameters():
     assert plain - count(swin.Swin(**SMALL, qkv_bias=False)) == 2 * 3 * 8 + 2 * 3 * 16
 
 
+@functools.cache
 def init(model, size=(32, 32)):
     return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *size, model.in_channels)))
 

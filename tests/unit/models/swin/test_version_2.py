@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -12,6 +13,7 @@ SMALL = dict(num_classes=5, image_size=32, embed_dim=8, depths=(2, 2), num_heads
 CHOICES = list(itertools.product([False, True], repeat=3))
 
 
+@functools.cache
 def init(model, size=(32, 32), spread=0.2):
     """Variables with noise added, so that norms which start from zero let something through."""
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *size, model.in_channels)))
@@ -121,19 +123,22 @@ def test_masked_tokens_are_replaced_by_the_token():
     assert not np.allclose(encode(x), apply(model, variables, x, method="encode"))
 
 
+@functools.cache
+def loss_and_gradient(**fields):
+    """Of one state, whatever the fields."""
+    model = v2(drop_path_rate=0.2, **fields)
+    variables, x = init(v2(drop_path_rate=0.2)), image(2, 40, 32)
+    kwargs = dict(train=True, rngs={"dropout": jax.random.key(2)})
+    return jax.jit(jax.value_and_grad(lambda v: (model.apply(v, x, **kwargs) ** 2).sum()))(variables)
+
+
 @pytest.mark.parametrize(
     "fields",
     [dict(remat="full"), dict(remat="dots"), dict(remat="dots_no_batch"), dict(attention=("sequential", "xla"))],
 )
 def test_memory_tools_change_nothing(fields):
-    model, lean = v2(drop_path_rate=0.2), v2(drop_path_rate=0.2, **fields)
-    variables, x = init(model), image(2, 40, 32)
-
-    def loss(model):
-        kwargs = dict(train=True, rngs={"dropout": jax.random.key(2)})
-        return jax.jit(jax.value_and_grad(lambda v: (model.apply(v, x, **kwargs) ** 2).sum()))(variables)
-
-    for one, other in zip(*(jax.tree.leaves(loss(m)) for m in (model, lean)), strict=True):
+    plain, lean = loss_and_gradient(), loss_and_gradient(**fields)
+    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(lean), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
