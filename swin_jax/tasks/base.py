@@ -244,10 +244,11 @@ def check_batch(task: Task, batch_size: int, accumulate: int) -> None:
 
 
 def prediction_shapes(task: Task, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of the batch that `predict` reads: that of a step, without `label`; for
-    `samples` those that `PREDICTIONS` names.
+    """Shapes and dtypes of the batch that `predict` reads: that of a step, without `label` and
+    `size`; for `samples` those that `PREDICTIONS` names.
     """
     shapes = dict(task.batch_shapes(batch_size))
+    shapes.pop("size", None)
     label = {name: shapes.pop(name) for name in ("label",) if name in shapes}
     if task.predicts != "samples":
         return shapes

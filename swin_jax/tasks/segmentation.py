@@ -155,7 +155,11 @@ class Segmentation:
         return loss, (metrics, {**mutable, **updated})
 
     def train_flops(self) -> float:
-        """Operations of one update for each image, the auxiliary head included where it trains."""
+        """Operations of one update for each image, the auxiliary head included where it trains;
+        0 for a model that does not count them.
+        """
+        if not hasattr(self.model, "flops"):
+            return 0.0
         return 6.0 * self.model.flops(auxiliary=self.auxiliary_weight > 0)
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
@@ -165,7 +169,9 @@ class Segmentation:
         return {"maps": maps, "labels": pixel_labels(maps, image.shape[1:3])}
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of `image` and `label`."""
+        """Shapes and dtypes of `image`, `label` and `size`."""
         size = (batch_size, *per_axis(self.image_size, 2))
         image = jax.ShapeDtypeStruct((*size, self.channels), jnp.uint8)
-        return {"image": image, "label": jax.ShapeDtypeStruct(size, jnp.uint8)}
+        label = jax.ShapeDtypeStruct(size, jnp.uint8)
+        within = jax.ShapeDtypeStruct((batch_size, 2), jnp.int32)
+        return {"image": image, "label": label, "size": within}

@@ -65,10 +65,9 @@ def test_a_plan_says_what_the_compiler_found_and_is_kept(plan, tmp_path):
 
 def test_a_quick_plan_says_of_memory_and_traffic_what_a_full_one_says(plan, tmp_path):
     found = {}
+    flags = ("--config.task.model.embed_dim=64", "--config.batch_size=16384", "--config.total_steps=3")
     for effort in ("quick", "full"):
-        status, out, err = plan(
-            FAKE, "v5e:2x4", "--config.task.model.embed_dim=64", "--config.batch_size=16384", f"--plan_effort={effort}"
-        )
+        status, out, err = plan(FAKE, "v5e:2x4", *flags, f"--plan_effort={effort}")
         assert status == 0, err
         found[effort] = json.loads((tmp_path / "plan/plan.json").read_text())
         assert ("compiled without code generation" in out) == (effort == "quick")

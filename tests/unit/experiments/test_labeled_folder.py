@@ -34,4 +34,4 @@ def test_flags_of_a_folder_reach_both_of_its_parts(root):
         assert found.class_names == ("sea", "sand")
     for source in (data.source, evaluation.data.data.source):
         assert set(np.unique(source[1]["label"])) == {0, 1, 255}
-    assert evaluation.data.scale == (128, 32) and [*evaluation.data.groups] == [(32, 48)]
+    assert evaluation.data.scale == (128, 32) and [*evaluation.data.groups] == [((32, 48),)]

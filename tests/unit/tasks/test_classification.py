@@ -181,8 +181,10 @@ def swin(**options):
 
 
 def test_describe_counts_without_computing():
+    gflops = swin().flops() / 1e9
+    counted = dict(parameters=575, gflops_per_image=gflops, train_gflops=6 * gflops, example="image")
     for item, expected in (
-        (task(model=swin()), {"parameters": 575, "gflops_per_image": swin().flops() / 1e9}),
+        (task(model=swin()), counted),
         (task(), {"parameters": 17 * 8 + 9 * CLASSES}),
     ):
         assert base.describe(item, jax.eval_shape(item.init, jax.random.key(0))) == expected
