@@ -23,7 +23,8 @@ OF_MEMORY = re.compile(r"(^|\.)(model|encoder)\.(scan|remat|attention)$")
 _ROOMS = re.compile(
     r"swin_jax\.(models|ops|optim|tasks|evals\.prompts|train\.(init_from|sharding)"
     r"|pretrained\.styleclip\.latents"
-    r"|data(?!\.(builders|workers|file_scan|\w+\.scan|segmentation\.checking|video\.encode)\b))\.[\w.]+"
+    r"|data(?!\.(builders|workers|file_scan|\w+\.scan|segmentation\.checking|video\.encode)\b))"
+    r"\.[\w.]+"
     r"|swin_jax\.evals\.[\w.]+\.[A-Z]\w*"
     r"|swin_jax\.inference\.editing\.[\w.]+\.[A-Z]\w*"
     r"|swin_jax\.pretrained\.[\w.]+\.\w*pretrained"
