@@ -44,8 +44,9 @@ def test_an_editable_install_is_found_beside_a_clone_called_as_the_package(root,
     (wheel,) = tmp_path.glob("*.whl")
     shutil.unpack_archive(wheel, site, "zip")
 
-    code = "import site, sys; site.addsitedir(sys.argv[1]); import swin_jax; print(swin_jax.__file__)"
+    # Without site-packages of its own, where this project may be installed as well.
+    code = "import site, sys; site.addsitedir(sys.argv[1]); import swin_jax; print(swin_jax.__spec__.origin)"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-c", code, str(site)]
+    command = [sys.executable, "-S", "-c", code, str(site)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(clone / "swin_jax" / "__init__.py")
