@@ -152,10 +152,11 @@ def class_names(model: nn.Module, names: str | os.PathLike[str] | None = None) -
     Args:
         model: A classifier of `load`.
         names: A file of names: one on each line, or JSON such as a config.json of the hub. By
-            default they are those of the run that trained the model, of a config beside its
-            weights, or, for a model with as many classes as ImageNet-1K or Kinetics-400, those
-            that an installed package lists: clip-benchmark, timm or torchvision. Unless published
-            weights were loaded by their name, a warning says that these names are assumed.
+            default they are those of the run that trained the model, of a segmenter's file, of a
+            config beside the weights, or, for a model with as many classes as ImageNet-1K or
+            Kinetics-400, those that an installed package lists: clip-benchmark, timm or
+            torchvision. Unless published weights were loaded by their name, a warning says that
+            these names are assumed.
 
     Returns:
         A name for each logit.

@@ -7,13 +7,14 @@ from ml_collections.config_dict import placeholder
 
 from experiments.common import run
 from swin_jax.core.config import derived, spec
-from swin_jax.core.sizes import per_axis
+from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.data import fake, pipeline
 from swin_jax.data.segmentation.ade20k import ade20k
 from swin_jax.data.segmentation.folder import label_folder
 from swin_jax.data.segmentation.several_sizes import SeveralSizes
 from swin_jax.data.segmentation.transforms import eval_transform
 from swin_jax.evals.mean_iou import MeanIoU
+from swin_jax.ops.label_maps import Method
 
 
 def sizes(**fields) -> ConfigDict:
@@ -91,6 +92,19 @@ def validation(c: ConfigDict, source: ConfigDict, every: run.Updates, batch_size
 def predict(c: ConfigDict) -> ConfigDict:
     """A spec of the images of a folder for --predict, each resized to fit the config's `scale`."""
     return run.predict_images(spec(eval_transform, scale=c.get_oneway_ref("scale")), batch_size=8)
+
+
+def predict_method(c: ConfigDict) -> ConfigDict:
+    """A spec of the passes over a picture for --predict: one over the whole, unless flags ask for
+    windows, which are as large as the config's crops and two thirds of them apart, or for ratios.
+    """
+    size = c.get_oneway_ref("image_size")
+    windows = dict(mode="whole", crop=size, stride=derived(_two_thirds, size))
+    return spec(Method, **windows, ratios=(1.0,), flip=False)
+
+
+def _two_thirds(size: int | tuple[int, int]) -> int | tuple[int, int]:
+    return simplest(tuple(2 * side // 3 for side in per_axis(size, 2)))
 
 
 def use_fakes(c: ConfigDict) -> ConfigDict:

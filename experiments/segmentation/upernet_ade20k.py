@@ -100,6 +100,7 @@ def get_config(arg=None):
     # Evals
     c.evals = dict(val=segmentation.validation(c, val, every=16_000))
     c.predict = segmentation.predict(c)
+    c.predict_method = segmentation.predict_method(c)
 
     # Run
     fresh = dict(backbone=True, head=finetune.FRESH, required=True)

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from experiments.common import run
+from experiments.common import run, segmentation
 from swin_jax.data import fake, pipeline
 from swin_jax.data.emoji.scenes import emoji_scenes
 from swin_jax.data.segmentation.transforms import eval_transform, train_transform
@@ -72,6 +72,7 @@ def get_config(arg=None):
     # Evals
     c.evals = dict(val=evaluation(c, "val"), shift=evaluation(c, "shift"))
     c.predict = run.predict_images(spec(eval_transform, scale=None))
+    c.predict_method = segmentation.predict_method(c)
 
     # Run
     c.init_from = run.init_from()

@@ -1,8 +1,8 @@
 """The names of the classes that a classifier's logits stand for.
 
-No list of names is part of this package. They come from the run that trained the model, from a
-config beside its weights, from a file of the user, or, for the published classifiers of ImageNet
-and Kinetics-400, from an installed package, which is read but not imported.
+No list of names is part of this package. They come from the run that trained the model, from the
+file of its weights or a config beside it, from a file of the user, or, for the published
+classifiers of ImageNet and Kinetics-400, from an installed package, which is read but not imported.
 """
 
 import ast
@@ -18,7 +18,7 @@ from swin_jax.core import labels, storage, text_files
 from swin_jax.core.errors import UserError, warn
 from swin_jax.evals.prompts import class_names as prompts
 from swin_jax.pretrained import load as loading
-from swin_jax.pretrained.beside import origin
+from swin_jax.pretrained.beside import origin, told_class_names
 from swin_jax.pretrained.media import shown
 from swin_jax.train import checkpoint
 
@@ -41,6 +41,8 @@ def class_names(model: nn.Module, names: str | os.PathLike[str] | None = None) -
         if not found:
             raise UserError(f"the checkpoint in {source} has no class names; {_ADVICE}")
         return _counted(found, count, source)
+    if len(found := told_class_names(model)) == count:
+        return found
     is_file = source is not None and (os.path.exists(source) or "://" in source)
     found = labels.names_beside(source) if is_file else ()
     if len(found) == count:

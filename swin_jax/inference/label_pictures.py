@@ -3,30 +3,34 @@ over the original too, a legend of the colors, and each picture's shares of the 
 """
 
 import csv
+import dataclasses
 import io
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
 
+from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.data.image.transforms import to_rgb
 from swin_jax.data.pipeline import EvalData
 from swin_jax.data.segmentation import label_files, palettes
-from swin_jax.inference import contact_sheet
-from swin_jax.inference.trained_run import examples, trained
+from swin_jax.inference import contact_sheet, segmentation
+from swin_jax.inference.trained_run import examples, preparation, trained
 from swin_jax.ops import label_maps
-from swin_jax.train import sharding
+from swin_jax.ops.label_maps import WHOLE, Method
+from swin_jax.pretrained.files import objects
+from swin_jax.train import checkpoint, sharding
 from swin_jax.train.label_space import weights_classes
 from swin_jax.train.setup import Run
 
 FOLDERS, LEGEND, SHARES = ("labels", "overlays"), "legend.png", "shares.csv"
 FILES = tuple(f"predictions/{name}" for name in (LEGEND, SHARES))
-_HELD = 4  # batches of pictures that wait for others of their size
+_HELD = 4  # batches of windows that wait for others of their size
 _SWATCH = 24  # pixels
 
 
@@ -34,23 +38,29 @@ def write_labels(config, run: Run, data: EvalData, folder: epath.Path) -> int:
     """Writes labels/, overlays/, legend.png and shares.csv into the folder `predictions` of a run.
 
     Args:
-        config: The experiment's config.
+        config: The experiment's config. Its `predict_method`, if it has one, is a `Method`: the
+            passes over a picture.
         run: The built run, whose task predicts maps.
         data: The pictures.
         folder: The workdir.
 
     Returns:
-        The number of pictures that could be read. Raises UserError where none could.
+        The number of pictures that could be read. Raises UserError where none could, and for ratios
+        without a scale that they multiply.
     """
+    method = WHOLE
+    if "predict_method" in config:
+        method = configs.build(config.predict_method, "predict_method")
+    transforms = _transforms(config, data, method)
     with jax.set_mesh(run.placement.mesh):
         state, frozen, _ = trained(config, run, folder)
         maps = run.task.predict
         shape = jax.eval_shape(maps, state, run.task.batch_shapes(1), frozen)["maps"].shape
-        names = weights_classes(config, folder, shape[-1]).names
-        names = names if len(names) == shape[-1] else tuple(map(str, range(shape[-1])))
+        names = _class_names(config, folder, shape[-1])
         colors = class_colors(config, len(names))
         target, rows, used = folder / "predictions", [], set()
-        for name, picture, labels in _labels(run, state, frozen, data):
+        windows = _windows(data, transforms, method)
+        for name, picture, labels in _labels(run, state, frozen, windows, data.batch_size):
             rows.append((name, np.bincount(labels.ravel(), minlength=len(names)) / labels.size))
             if jax.process_index() == 0:
                 path = pathlib.PurePath(name).relative_to(data.source.root)
@@ -69,53 +79,116 @@ def write_labels(config, run: Run, data: EvalData, folder: epath.Path) -> int:
     return len(rows)
 
 
+def _class_names(config, folder: epath.Path, count: int) -> tuple[str, ...]:
+    """The names of the classes; their numbers where neither run nor weights tell them."""
+    names = weights_classes(config, folder, count).names
+    path = config.init_from.path
+    if not names and path and not checkpoint.exists(folder) and not storage.is_remote(path):
+        names = objects.class_names(path)
+    return names if len(names) == count else tuple(map(str, range(count)))
+
+
+def _transforms(config, data: EvalData, method: Method) -> list[Callable[[dict], dict]]:
+    """The preparation of a picture at each ratio. Says how many sizes there are to compile for."""
+    prepared = preparation(config)
+    scaled = [segmentation.scaled(prepared, ratio) for ratio in method.ratios]
+    if jax.process_index() == 0:
+        files = [data.source.record_name(index) for index in range(data.num_examples)]
+        segmentation.tell_sizes(files, prepared, method, "--config.predict_method.mode=slide")
+    return [one.transform_example for one in scaled]
+
+
+@dataclasses.dataclass(eq=False)
+class _Picture:
+    """A picture on its way through the network.
+
+    Attributes:
+        name: Its path.
+        pixels: uint8 (H, W, 3), as it is.
+        views: The passes over it, whose logits are filled in window by window.
+        missing: Number of windows without logits.
+    """
+
+    name: str
+    pixels: np.ndarray
+    views: list[label_maps.View]
+    missing: int
+
+
+class _Window(NamedTuple):
+    """A part that the network sees at once: the pixels, and the place of its logits."""
+
+    pixels: np.ndarray
+    picture: _Picture
+    view: label_maps.View
+    place: int
+
+
+def _windows(
+    data: EvalData, transforms: Sequence[Callable[[dict], dict]], method: Method
+) -> Iterator[_Window]:
+    """The windows of all pictures that can be read, picture by picture."""
+
+    def prepare(example):
+        images = [transform(example)["image"] for transform in transforms]
+        return {"images": images, "original": np.asarray(to_rgb(example["image"]))}
+
+    for name, example in examples(data, prepare):
+        picture = _Picture(name, example["original"], [], 0)
+        found = []
+        for image in example["images"]:
+            for mirrored in (False, True) if method.flip else (False,):
+                seen = image[:, ::-1] if mirrored else image
+                size = seen.shape[:2]
+                boxes = method.boxes(size)
+                view = label_maps.View(size, boxes, [None] * len(boxes), mirrored)
+                picture.views.append(view)
+                for place, (top, left, bottom, right) in enumerate(boxes):
+                    found.append(_Window(seen[top:bottom, left:right], picture, view, place))
+        picture.missing = len(found)
+        yield from found
+
+
 def _labels(
-    run: Run, state: Any, frozen: Any, data: EvalData
+    run: Run, state: Any, frozen: Any, windows: Iterator[_Window], batch_size: int
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, picture uint8 (H, W, 3), labels uint8 (H, W)) of all that can be read, grouped by the
-    size that the network sees.
+    """(name, picture uint8 (H, W, 3), labels uint8 (H, W)) of every picture whose windows all have
+    been seen. Windows of one size make batches, of several pictures too.
     """
 
     def maps(state, batch, frozen):
         return run.task.predict(state, batch, frozen)["maps"]
 
     predict = jax.jit(maps, out_shardings=sharding.replicated(run.placement.mesh))
-    whole = run.placement.round_up(data.batch_size)
-    waiting: dict[tuple[int, ...], list] = {}
+    whole = run.placement.round_up(batch_size)
+    waiting: dict[tuple[int, ...], list[_Window]] = {}
     full = set()  # the sizes that have a program for whole batches
 
     def finish(size):
         part = waiting.pop(size)
         rows = whole if size in full else run.placement.round_up(len(part))
         own = [min(row, len(part) - 1) for row in run.placement.rows(rows)]
-        batch = {"image": np.stack([part[row][2] for row in own])}
+        batch = {"image": np.stack([part[row].pixels for row in own])}
         found = predict(state, run.placement.to_global(batch, rows), frozen)
-        for (name, picture, image), logits in zip(part, np.asarray(found, np.float32)):
-            height, width = image.shape[:2]
-            view = label_maps.View((height, width), [(0, 0, height, width)], [logits])
-            yield name, picture, label_maps.labels([view], picture.shape[:2])
+        for window, logits in zip(part, np.asarray(found, np.float32)):
+            picture = window.picture
+            window.view.logits[window.place] = logits
+            picture.missing -= 1
+            if not picture.missing:
+                labels = label_maps.labels(picture.views, picture.pixels.shape[:2])
+                yield picture.name, picture.pixels, labels
 
-    for name, picture, image in _pictures(data):
-        group = waiting.setdefault(image.shape, [])
-        group.append((name, picture, image))
+    for window in windows:
+        size = window.pixels.shape
+        group = waiting.setdefault(size, [])
+        group.append(window)
         if len(group) == whole:
-            full.add(image.shape)
-            yield from finish(image.shape)
+            full.add(size)
+            yield from finish(size)
         elif sum(map(len, waiting.values())) >= _HELD * whole:
             yield from finish(max(waiting, key=lambda size: len(waiting[size])))
     for size in list(waiting):
         yield from finish(size)
-
-
-def _pictures(data: EvalData) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, the picture as it is, the picture as the network sees it) of all that can be read."""
-    transform = data.transform
-
-    def with_original(example):
-        return {**transform(example), "original": np.asarray(to_rgb(example["image"]))}
-
-    for name, example in examples(data, with_original):
-        yield name, example["original"], example["image"]
 
 
 def _free_name(path: pathlib.PurePath, used: set[str]) -> str:

@@ -8,7 +8,7 @@ Class k is that of the data set's list, from 0; ADE20K's label pictures count it
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -30,7 +30,17 @@ from swin_jax.pretrained import media
 from swin_jax.pretrained.load import shapes
 from swin_jax.pretrained.preparation import FIT, Preparation
 
-__all__ = ["SCALES", "WHOLE", "Method", "mean_iou", "probabilities", "segment", "views"]
+__all__ = [
+    "SCALES",
+    "WHOLE",
+    "Method",
+    "mean_iou",
+    "probabilities",
+    "scaled",
+    "segment",
+    "tell_sizes",
+    "views",
+]
 
 
 def segment(
@@ -66,8 +76,8 @@ def segment(
     if several and not len(pictures):
         raise UserError("segment was given no pictures")
     given = list(pictures) if several else [pictures]
-    if method.mode == "whole" and len(given) > 1 and isinstance(model, UPerNet):
-        _tell_sizes(given, preparation_of(model, preprocess), method)
+    if len(given) > 1 and isinstance(model, UPerNet):
+        tell_sizes(given, preparation_of(model, preprocess), method, "Method(mode='slide')")
     found = []
     for picture in given:
         passes, size = views(model, variables, picture, method, preprocess)
@@ -75,18 +85,28 @@ def segment(
     return found if several else found[0]
 
 
-def _tell_sizes(pictures: list, prepared: Preparation | Preprocess, method: Method) -> None:
-    """Says in advance how many programs pictures of several sizes need, by the heads of files."""
-    if not isinstance(prepared, Preparation) or prepared.transform != FIT:
+def tell_sizes(
+    pictures: Sequence[Any], prepared: Preparation | Preprocess, method: Method, instead: str
+) -> None:
+    """Says in advance how many programs pictures of several sizes need, by the heads of files.
+
+    Args:
+        pictures: Paths, PIL images or arrays.
+        prepared: Their preparation.
+        method: The passes over a picture; windows need one program, and nothing is said.
+        instead: How a user asks for windows.
+    """
+    known = isinstance(prepared, Preparation) and prepared.transform == FIT
+    if method.mode != "whole" or not known:
         return
     sizes = {_displayed_size(picture, prepared) for picture in pictures} - {None}
     seen = set()
     for ratio in method.ratios:
-        scale = _scaled(prepared, ratio).arguments.get("scale")
+        scale = scaled(prepared, ratio).arguments.get("scale")
         seen |= {size if scale is None else fitted_size(size, scale) for size in sizes}
     if len(seen) > len(method.ratios):
         say(
-            f"{len(seen)} sizes, with one program to compile for each; Method(mode='slide') needs "
+            f"{len(seen)} sizes, with one program to compile for each; {instead} needs "
             "one for pictures of any size"
         )
 
@@ -191,20 +211,22 @@ def views(
     mirrors = (False, True) if method.flip else (False,)
     passes = []
     for ratio in method.ratios:
-        (image,) = _scaled(prepared, ratio)(pixels)
+        (image,) = scaled(prepared, ratio)(pixels)
         passes += [label_maps.view(predict, image, method, mirrored) for mirrored in mirrors]
     return passes, pixels.shape[:2]
 
 
-def _scaled(prepared: Preparation | Preprocess, ratio: float) -> Preparation | Preprocess:
-    """A preparation that makes pictures larger by a factor."""
+def scaled(prepared: Preparation | Preprocess, ratio: float) -> Preparation | Preprocess:
+    """A preparation that makes pictures larger by a factor. Raises UserError for one without a
+    scale, which the factor would multiply.
+    """
     if ratio == 1:
         return prepared
     scale = prepared.arguments.get("scale") if isinstance(prepared, Preparation) else None
     if scale is None or prepared.transform != FIT:
         raise UserError(
-            f"ratios other than 1 need a preparation with a scale, which {ratio} multiplies: "
-            "leave out preprocess="
+            f"the ratio {ratio} multiplies the scale to which pictures are resized, and they are "
+            "not resized here: give a preparation with a scale, or no ratio but 1"
         )
     return prepared.replace(scale=tuple(max(int(side * ratio), 1) for side in scale))
 

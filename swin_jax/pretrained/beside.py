@@ -22,7 +22,7 @@ from swin_jax.pretrained.files import read as files
 
 OPEN_CLIP, TRANSFORMERS, TIMM = "open_clip", "transformers", "timm"
 PIXELS = PositiveInt | tuple[PositiveInt, PositiveInt]  # the type of a size
-_ORIGIN = "_weights"
+_ORIGIN, _NAMES = "_weights", "_class_names"
 _INDEX = ".index.json"
 _ADAPTER = "adapter_config.json"
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
@@ -257,3 +257,13 @@ def attach_origin(model: Any, weights: str | os.PathLike | None) -> None:
 def origin(model: Any) -> str | None:
     """The argument `weights` that `load` made a model with; None for random ones."""
     return vars(model).get(_ORIGIN)
+
+
+def attach_class_names(model: Any, names: tuple[str, ...]) -> None:
+    """Makes a model remember the class names that its weights' file tells; see `attach_origin`."""
+    object.__setattr__(model, _NAMES, names)
+
+
+def told_class_names(model: Any) -> tuple[str, ...]:
+    """The class names that came with a model's weights; () where the file tells none."""
+    return vars(model).get(_NAMES, ())

@@ -213,9 +213,9 @@ class Preparation:
         if self.context_length is None and given.get("context_length") is not None:
             raise UserError("this model reads no texts: it has no context_length")
         kept = tuple(name for name in self.assumed if name not in told)
-        function = (
-            self.function if given.get("transform", self.transform) == self.transform else None
-        )
+        same = given.get("transform", self.transform) == self.transform
+        same = same and arguments == dict(self.arguments)
+        function = self.function if same else None  # it has its arguments inside
         found = dataclasses.replace(
             self, **{"arguments": arguments, "assumed": kept, "function": function} | given
         )

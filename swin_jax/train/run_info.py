@@ -5,6 +5,7 @@ Printed at the start and kept as header.json.
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -30,6 +31,8 @@ _PACKAGES = (
     "tensorflow-datasets",
     "numpy",
 )
+_HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_TUNABLE = "glibc.malloc.hugetlb"
 
 
 def facts(
@@ -47,12 +50,13 @@ def facts(
     """
     device = jax.devices()[0]
     processes = f"{jax.process_count()} process(es)"
+    notices = [config.get("notice"), huge_pages_note() if device.platform == "cpu" else None]
     found = {
         "devices": f"{jax.device_count()} x {device.device_kind} ({processes})",
         "device_kind": device.device_kind,
         "mesh": dict(mesh.shape),
         **described,
-        "notes": [*described.get("notes", ()), *filter(None, [config.get("notice")])],
+        "notes": [*described.get("notes", ()), *filter(None, notices)],
         "batch_size": config.batch_size,
         "total_steps": config.total_steps,
         "python": platform.python_version(),
@@ -62,6 +66,25 @@ def facts(
     if jax.tree.leaves(frozen):
         found["frozen"] = {"sha256": weights_checksum(frozen), "sources": sources or {}}
     return found
+
+
+def huge_pages_note() -> str | None:
+    """Advice for runs on the CPU of a Linux that gives large pages to programs that ask for them.
+
+    XLA takes new memory for every step, and in small pages the kernel clears it more slowly than
+    many a step computes. glibc asks for large ones from its version 2.35 on, if the environment
+    says so when the program starts.
+    """
+    library, version = platform.libc_ver()
+    asked = _TUNABLE in os.environ.get("GLIBC_TUNABLES", "")
+    try:
+        on_demand = "[madvise]" in _HUGE_PAGES.read_text()
+    except OSError:
+        return None
+    numbers = tuple(map(int, version.split("."))) if library == "glibc" else (0,)
+    if asked or not on_demand or numbers < (2, 35):
+        return None
+    return f"with GLIBC_TUNABLES={_TUNABLE}=1 in the environment, steps on this CPU take less time"
 
 
 def lines(found: dict[str, Any]) -> list[str]:

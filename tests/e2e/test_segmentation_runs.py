@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+import swin_jax
 from swin_jax import launch as launcher
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.data.segmentation import palettes
+from swin_jax.inference.segmentation import Method, segment
 from swin_jax.pretrained.segmentation import convert
 from swin_jax.train import checkpoint
 
@@ -119,6 +121,27 @@ def test_prediction_writes_labels_overlays_a_legend_and_shares(trained, folder, 
             union = predicted[k] + labeled[k] - right[k]
             assert (row["iou"] != "") == (union > 0)
             np.testing.assert_allclose(float(row["iou"] or 0), right[k] / max(union, 1), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "method, flags",
+    [
+        (Method("slide", 32, 21), ["mode=slide"]),
+        (Method(ratios=(0.5, 1.0), flip=True), ["ratios=(0.5,1.0)", "flip=True"]),
+    ],
+    ids=["windows", "ratios"],
+)
+def test_prediction_takes_the_passes_that_are_asked_for(trained, folder, launch, method, flags):
+    pictures = folder / "images" / "validation"
+    flags = [f"--config.predict_method.{flag}" for flag in flags]
+    status, out, err = launch(None, trained, *flags, f"--predict={pictures}")
+    assert status == 0 and "5 images: " in out, err
+    assert ("4 sizes, with one program" in out + err) == (method.mode == "whole")
+    model, variables = swin_jax.load(weights=str(trained))
+    paths = sorted(pictures.iterdir())
+    for path, wanted in zip(paths, segment(model, variables, paths, method), strict=True):
+        with Image.open(trained / "predictions" / "labels" / f"{path.stem}.png") as image:
+            assert np.mean(np.asarray(image) == wanted) > 0.999
 
 
 def test_an_exported_segmenter_gives_maps_and_labels_of_the_size_that_is_asked_for(trained, tmp_path, launch):

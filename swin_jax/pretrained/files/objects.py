@@ -1,9 +1,9 @@
 """Files of arrays that have no names: one of NumPy (.npy),
-or lists of them in a pickle or a file of `torch.save`.
+or lists of them in a pickle or a file of `torch.save`; and what else a checkpoint tells.
 """
 
 import os
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -35,20 +35,54 @@ def read_object(path: str | os.PathLike, limits: Limits = DEFAULT) -> Any:
     with opened(path, f"a file of arrays ({_KINDS})") as file:
         size = os.fstat(file.fileno()).st_size
         budget = Budget(limits, size)
-        head = file.read(8)
+        head = file.read(6)
         file.seek(0)
-        if head.startswith(b"\x93NUMPY"):
+        if head == b"\x93NUMPY":
             return read_npy(file.read(), "it", limits)
-        if head.startswith(b"PK\x03\x04"):
-            archive = Archive(file, limits, budget)
-            if not archive.find("data.pkl"):
-                raise UserError(
-                    "an archive of arrays with names; one array, or a list of them, is expected"
-                )
-            value, read_storage = unpickle.read_zip(archive, limits, budget)
-        else:
-            value, read_storage = unpickle.read_stream(file, limits, budget)
+        value, read_storage = _unpickled(file, limits, budget)
         return _Plain(read_storage, limits, budget).of(value)
+
+
+def class_names(path: str | os.PathLike, limits: Limits = DEFAULT) -> tuple[str, ...]:
+    """The class names in a checkpoint of OpenMMLab, whose arrays are not read.
+
+    Args:
+        path: A file of `torch.save`, of any kind.
+        limits: Limits on the file.
+
+    Returns:
+        `CLASSES` of its `meta`, or the `classes` of `dataset_meta` there, in the order of the
+        logits; () where neither tells them. What is wrong in a file is said by whoever reads the
+        arrays.
+    """
+    try:
+        with opened(path, f"a file of arrays ({_KINDS})") as file:
+            budget = Budget(limits, os.fstat(file.fileno()).st_size)
+            meta = _entry(_unpickled(file, limits, budget)[0], "meta")
+    except UserError:
+        return ()
+    names = _entry(meta, "CLASSES") or _entry(_entry(meta, "dataset_meta"), "classes")
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(name.strip() for name in names)
+
+
+def _entry(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _unpickled(file: BinaryIO, limits: Limits, budget: Budget) -> tuple[Any, unpickle.Read | None]:
+    """The object in a pickle or a file of `torch.save`, and what reads its storages."""
+    head = file.read(4)
+    file.seek(0)
+    if head != b"PK\x03\x04":
+        return unpickle.read_stream(file, limits, budget)
+    archive = Archive(file, limits, budget)
+    if not archive.find("data.pkl"):
+        raise UserError(
+            "an archive of arrays with names; one array, or a list of them, is expected"
+        )
+    return unpickle.read_zip(archive, limits, budget)
 
 
 class _Plain:

@@ -12,7 +12,9 @@ from swin_jax.core import stacking
 from swin_jax.core.sizes import per_axis
 from swin_jax.models.segmentation import PRESETS, UPerNet, make_upernet
 from swin_jax.ops.segmentation import pixel_labels
+from swin_jax.pretrained import beside
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
+from swin_jax.pretrained.files import objects
 from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.preparations.published import of_scenes
 from swin_jax.pretrained.segmentation import convert, finetune, urls
@@ -44,12 +46,17 @@ def fetch(word: str) -> Path:
 def load(
     weights: Weights, fields: dict, resize: str | None, overrides: dict
 ) -> tuple[UPerNet, dict]:
-    """An UPerNet with these weights, made for a model of `fields`."""
+    """An UPerNet with these weights, made for a model of `fields`. It carries the class names that
+    the file tells.
+    """
     made_for = make_upernet(**fields).backbone
     if weights.name is None and "pretrained_window_sizes" not in overrides:
         inside = convert.backbone_of(convert.to_official_names(weights.arrays))
         swin_finetune.tell_scale_assumed(inside, made_for)
-    return _fit(weights.arrays, fields, resize, overrides)
+    model, variables = _fit(weights.arrays, fields, resize, overrides)
+    if weights.path is not None:
+        beside.attach_class_names(model, objects.class_names(weights.path))
+    return model, variables
 
 
 def _fit(

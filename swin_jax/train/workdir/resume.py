@@ -24,8 +24,8 @@ from swin_jax.train.logs import read_metrics
 # only looks at the run. What follows `conversion` is compared itself, and frozen weights
 # are by their checksum.
 FREE = re.compile(
-    r"^(topology|mesh|partition(?!\.gather)|evals|predict|edit|invert|logs|init_from|checkpoint"
-    r"|conversion|generator|clip|arcface|e4e|vgg16|lpips|classifier|mapper|statistics)\b"
+    r"^(topology|mesh|partition(?!\.gather)|evals|predict|predict_method|edit|invert|logs|init_from"
+    r"|checkpoint|conversion|generator|clip|arcface|e4e|vgg16|lpips|classifier|mapper|statistics)\b"
     r"|(^|\.)(total_steps|epochs|num_workers|num_threads|prefetch|data_dir|root|path|in_memory"
     r"|max_bad_records|\w+_every)$"
     rf"|{OF_MEMORY.pattern}"

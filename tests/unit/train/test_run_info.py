@@ -40,12 +40,32 @@ def test_a_task_may_describe_nothing():
     assert "frozen" not in facts()
 
 
-def test_notes_of_the_task_and_the_notice_of_a_recipe_are_said():
+def test_notes_of_the_task_and_the_notice_of_a_recipe_are_said(monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     config = ml_collections.ConfigDict(dict(batch_size=16, total_steps=5, notice="the window is ours"))
     found = run_info.facts(config, {"notes": ["statistics of micro-batches"]}, sharding.make_mesh(8), {})
     said = [line for line in run_info.lines(found) if line.startswith("note ")]
     assert [line.split(None, 1)[1] for line in said] == ["statistics of micro-batches", "the window is ours"]
     assert not any(line.startswith("note ") for line in run_info.lines(facts()))
+
+
+def test_runs_on_a_cpu_are_told_of_large_pages_where_they_have_to_ask_for_them(monkeypatch, tmp_path):
+    choice = tmp_path / "enabled"
+    monkeypatch.setattr(run_info, "_HUGE_PAGES", choice)
+    monkeypatch.setattr(run_info.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert run_info.huge_pages_note() is None  # no such file
+    choice.write_text("[always] madvise never\n")
+    assert run_info.huge_pages_note() is None
+    choice.write_text("always [madvise] never\n")
+    (said,) = facts()["notes"]
+    assert "GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in said
+    for library in (("glibc", "2.31"), ("", "")):
+        monkeypatch.setattr(run_info.platform, "libc_ver", lambda library=library: library)
+        assert run_info.huge_pages_note() is None
+    monkeypatch.setattr(run_info.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1:glibc.malloc.hugetlb=1")
+    assert run_info.huge_pages_note() is None
 
 
 def test_what_is_written_is_json_of_the_facts(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files.limits import Limits
-from swin_jax.pretrained.files.objects import read_object
+from swin_jax.pretrained.files.objects import class_names, read_object
 from tests import nvidia
 
 
@@ -91,3 +91,20 @@ def test_objects_keep_the_limits(tmp_path):
     refused(path, "in place of")
     path.write_bytes(pickle.dumps([[[np.ones(2)]]]))
     refused(path, "above the limit depth=2", limits=Limits(depth=2))
+
+
+@pytest.mark.parametrize("meta", [{"CLASSES": ("wall", "bed ")}, {"dataset_meta": {"classes": ["wall", "bed"]}}])
+def test_class_names_of_openmmlab_are_found_beside_the_arrays(tmp_path, meta):
+    path = tmp_path / "a.pth"
+    path.write_bytes(pickle.dumps({"state_dict": {"a": np.ones(2)}, "meta": {"mmcv_version": "1.3.0", **meta}}))
+    assert class_names(path) == ("wall", "bed")
+
+
+@pytest.mark.parametrize(
+    "value", [{"meta": {"CLASSES": [1, 2]}}, {"meta": "CLASSES"}, [np.ones(1)], {"CLASSES": ("a",)}]
+)
+def test_files_that_tell_no_class_names_have_none(tmp_path, value):
+    (tmp_path / "a.pth").write_bytes(pickle.dumps(value))
+    assert class_names(tmp_path / "a.pth") == ()
+    (tmp_path / "torn.pth").write_bytes(pickle.dumps(value)[:-3])
+    assert class_names(tmp_path / "torn.pth") == class_names(tmp_path / "none.pth") == ()

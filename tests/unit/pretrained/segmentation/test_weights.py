@@ -256,3 +256,12 @@ def test_runs_are_sources_too():
     params = swin_convert.from_official(classifier(), CLASSIFIER)["params"]
     inside = finetune.load_pretrained({"params": params, "config": None}, MODEL, "bicubic")
     assert inside["params"].keys() == {"backbone"} and "batch_stats" not in inside
+
+
+def test_a_segmenter_carries_the_class_names_of_its_file(tmp_path):
+    names = [f"class {k}" for k in range(TINY["num_classes"])]
+    for count, path in ((len(names), tmp_path / "named.pth"), (1, tmp_path / "other.pth")):
+        path.write_bytes(pickle.dumps({"state_dict": OFFICIAL, "meta": {"CLASSES": names[:count]}}))
+    assert swin_jax.class_names(load(weights=tmp_path / "named.pth", **BACKBONE)[0]) == tuple(names)
+    with pytest.raises(UserError, match="no installed package names"):
+        swin_jax.class_names(load(weights=tmp_path / "other.pth", **BACKBONE)[0])
