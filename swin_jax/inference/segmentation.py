@@ -94,7 +94,7 @@ def tell_sizes(
         pictures: Paths, PIL images or arrays.
         prepared: Their preparation.
         method: The passes over a picture; windows need one program, and nothing is said.
-        instead: How a user asks for windows.
+        instead: The argument or flag that asks for windows, for the message.
     """
     known = isinstance(prepared, Preparation) and prepared.transform == FIT
     if method.mode != "whole" or not known:

@@ -119,5 +119,5 @@ def test_what_cannot_be_segmented_is_refused():
     with pytest.raises(UserError, match="these variables are of another model: params/decode_head/conv_seg"):
         segment(make_upernet(**FIELDS | dict(num_classes=6), channels=8, auxiliary_channels=0, pool_scales=(1, 2)),
                 VARIABLES, picture(8, 8))  # fmt: skip
-    with pytest.raises(UserError, match="need a preparation with a scale"):
+    with pytest.raises(UserError, match="give a preparation with a scale"):
         segment(MODEL, VARIABLES, picture(8, 8), Method(ratios=(2.0,)), lambda image: image[None] / 255)

@@ -11,7 +11,6 @@ import pytest
 from swin_jax.core.constants import CLIP_MEAN, IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
 from swin_jax.data.image_text.tokenizer import tokenize
-from swin_jax.data.segmentation.transforms import eval_transform
 from swin_jax.inference import loaded_model, similarity
 from swin_jax.models import swin
 from swin_jax.models.clip import make_clip
@@ -396,14 +395,3 @@ def test_preprocess_of_no_source_says_what_it_takes(bad):
     with pytest.raises(UserError, match="preprocess takes a model, its name, the workdir of a run or a file") as error:
         preprocess(bad)
     assert "\n" not in str(error.value)
-
-
-def test_a_changed_argument_reaches_a_transform_that_came_with_an_experiment():
-    transform = eval_transform(scale=(64, 16))
-    pixels = dict(mean=(0.5,) * 3, std=(0.5,) * 3)
-    prepared = preparation.Preparation(
-        "image", preparation.FIT, {"scale": (64, 16)}, **pixels, function=transform
-    )
-    assert prepared.replace(conversion="reference").function is transform
-    image = np.zeros((32, 32, 3), np.uint8)
-    assert prepared(image).shape == (1, 16, 16, 3) and prepared.replace(scale=(32, 8))(image).shape == (1, 8, 8, 3)

@@ -1,4 +1,4 @@
-"""How a run prepares texts: cleaned, cut, and what its config does not tell."""
+"""How a run prepares texts: cleaned, cut, and what its config does not tell; and pictures of another size."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from experiments.clip import siglip
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.data.image_text.tokenizer import tokenize
-from swin_jax.pretrained import run_preparation
+from swin_jax.data.segmentation.transforms import eval_transform
+from swin_jax.pretrained import preparation, run_preparation
 from swin_jax.pretrained.preparations import published
 
 
@@ -44,3 +45,14 @@ def test_the_cleaning_of_a_run_is_found_wherever_its_data_tell_it():
     assert run_preparation.of_run(several, "runs/mine", given={"clean": "openai"}).clean == "openai"
     length = run_preparation.of_run(resolved | {"data.transform.context_length": 9}, "runs/mine").context_length
     assert length == 9  # what the text tower was trained with
+
+
+def test_a_changed_argument_reaches_a_transform_that_came_with_an_experiment():
+    transform = eval_transform(scale=(64, 16))
+    pixels = dict(mean=(0.5,) * 3, std=(0.5,) * 3)
+    prepared = preparation.Preparation(
+        "image", preparation.FIT, {"scale": (64, 16)}, **pixels, function=transform
+    )
+    assert prepared.replace(conversion="reference").function is transform
+    image = np.zeros((32, 32, 3), np.uint8)
+    assert prepared(image).shape == (1, 16, 16, 3) and prepared.replace(scale=(32, 8))(image).shape == (1, 8, 8, 3)
