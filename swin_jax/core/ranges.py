@@ -213,9 +213,25 @@ def check_each(name: str, values: Sequence, count: int, what: str) -> None:
 
 
 def check_statistics(mean: Sequence, std: Sequence, channels: int) -> None:
-    """Raises RangeError where mean or standard deviation have not a number for each channel."""
+    """Raises RangeError where mean or standard deviation have not a number for each channel,
+    or are of pixels in 0..255.
+    """
     check_each("mean", mean, channels, "channels")
     check_each("std", std, channels, "channels")
+    check_scale(mean, std)
+
+
+def check_scale(mean: Sequence, std: Sequence) -> None:
+    """Raises RangeError for a mean or a standard deviation of pixels in 0..255, as mmcv and Keras
+    write them: normalized with it, pixels in 0..1 are all but constant.
+    """
+    # A deviation of pixels in 0..1 is at most 0.5; 1 leaves them as they are.
+    for name, values, most in (("mean", mean, 1), ("std", std, 2)):
+        if any(value > most for value in values):
+            raise RangeError(
+                name,
+                f"={shown(values)}: it must be of pixels in 0..1, not 0..255: divide it by 255",
+            )
 
 
 @functools.cache

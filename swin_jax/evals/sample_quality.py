@@ -16,7 +16,14 @@ import numpy as np
 
 from swin_jax.core import progress
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, Seed, checked
+from swin_jax.core.ranges import (
+    FiniteFloat,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    check_scale,
+    checked,
+)
 from swin_jax.data.unreadable import left_out
 from swin_jax.evals import features
 from swin_jax.evals.samples import draw_latents, to_bytes
@@ -85,6 +92,7 @@ class SampleQuality:
     subset_size: PositiveInt = 1000
 
     def __post_init__(self):
+        check_scale(self.mean, self.std)
         if self.samples < 2:
             raise UserError("samples=1: a distance needs two samples at least")
         if self.subset_size < 2:

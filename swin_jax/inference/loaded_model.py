@@ -14,7 +14,7 @@ import numpy as np
 
 from swin_jax.core import params
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import FiniteFloat, PositiveFloat, checked
+from swin_jax.core.ranges import FiniteFloat, PositiveFloat, check_scale, checked
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Encode
@@ -42,6 +42,9 @@ class LoadedModel:
     model: nn.Module
     mean: tuple[FiniteFloat, ...]
     std: tuple[PositiveFloat, ...]
+
+    def __post_init__(self):
+        check_scale(self.mean, self.std)
 
     def predict(
         self, state: TrainState, batch: Mapping[str, jax.Array], frozen: Any

@@ -12,7 +12,14 @@ from typing import Any
 
 from swin_jax.core import public_names
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import FiniteFloat, NonNegativeInt, PositiveFloat, refusal, shown
+from swin_jax.core.ranges import (
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    check_scale,
+    refusal,
+    shown,
+)
 from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import beside
 from swin_jax.pretrained.clip.texts import texts_beside
@@ -348,6 +355,7 @@ def _fields(path: Path, transform: str, arguments: dict, mean: Any, std: Any) ->
                 f"{path}: {name}={shown(values)} is not a number{above} for each of three channels"
             )
     try:
+        check_scale(mean, std)
         public_names.find(transform)(**arguments)
     except UserError as error:
         raise UserError(f"{path}: {str(error)[:300]}") from error

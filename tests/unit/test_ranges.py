@@ -15,6 +15,8 @@ import pytest
 
 from swin_jax.core.public_names import current_names, find
 from swin_jax.core.ranges import Ascending, NotEmpty, PositiveFloat, Range, RangeError, ranges, refusal
+from swin_jax.data.image.transforms import clip_preprocess
+from swin_jax.inference.loaded_model import LoadedModel
 from swin_jax.ops import augmentation
 from swin_jax.pretrained.load import FAMILIES
 from swin_jax.tasks.classification import Classification
@@ -155,6 +157,27 @@ def test_statistics_have_a_number_for_each_channel(task, channels, values, name)
     task(None, None, **right, **required)
     with pytest.raises(RangeError, match=rf"^{name}=.*: it must have a number for each of {channels} channels$"):
         task(None, None, **right | {name: values}, **required)
+
+
+NORMALIZING = [fn for _, fn in makers() if {"mean", "std"} <= ranges(fn).keys()]
+
+
+@pytest.mark.parametrize("fn", [*NORMALIZING, LoadedModel, clip_preprocess], ids=lambda fn: fn.__name__)
+@pytest.mark.parametrize("name, values", [("mean", (123.675, 116.28, 103.53)), ("std", (58.395, 57.12, 57.375))])
+def test_statistics_of_pixels_up_to_255_are_refused(fn, name, values):
+    """As mmcv, detectron2 and Keras write them, for pixels that are not divided by 255."""
+    required = [key for key, parameter in parameters(fn).items() if parameter.default is inspect.Parameter.empty]
+    others = {key: inside(ranges(fn)[key]) if key in ranges(fn) else None for key in required}
+    right = others | dict(mean=(0.5,) * 3, std=(1.0,) * 3)
+    fn(**right)
+    with pytest.raises(RangeError, match=rf"^{name}=.*: it must be of pixels in 0..1, not 0..255: divide it by 255$"):
+        fn(**right | {name: values})
+
+
+def test_the_tasks_are_among_those_that_normalize():
+    assert {"Classification", "Contrastive", "Segmentation", "SampleQuality", "Survey"} <= {
+        fn.__name__ for fn in NORMALIZING
+    }
 
 
 def test_a_gray_image_does_not_become_three_channels():

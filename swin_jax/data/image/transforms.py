@@ -26,6 +26,7 @@ from swin_jax.core.ranges import (
     PositiveInterval,
     PositiveInts,
     Shares,
+    check_scale,
     checked,
 )
 from swin_jax.core.sizes import Size, per_axis
@@ -162,6 +163,7 @@ def clip_preprocess(
         or (H, W, 4). Raises UserError for an unknown mode or interpolation; preprocess for an array
         that is not uint8.
     """
+    check_scale(mean, std)
     fit = _fit_of(size, mode, interpolation, fill)
     return functools.partial(_clip_preprocess, fit=fit, mean=np.float32(mean), std=np.float32(std))
 

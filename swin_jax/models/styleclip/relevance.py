@@ -16,7 +16,14 @@ import numpy as np
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import FiniteFloat, NonNegativeFloat, PositiveFloat, PositiveInt, checked
+from swin_jax.core.ranges import (
+    FiniteFloat,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    check_scale,
+    checked,
+)
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.models.clip import CLIP
 from swin_jax.models.styleclip.directions import moves
@@ -115,6 +122,9 @@ class Survey:
     mean: tuple[FiniteFloat, ...] = CLIP_MEAN
     std: tuple[PositiveFloat, ...] = CLIP_STD
     save_seconds: NonNegativeFloat = 60.0
+
+    def __post_init__(self):
+        check_scale(self.mean, self.std)
 
     def settings(self) -> dict[str, Any]:
         """The settings that the numbers depend on, besides the weights."""

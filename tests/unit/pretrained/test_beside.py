@@ -266,6 +266,7 @@ REFUSED = {
     "short_side=12 is less than size=16": ("preprocessor_config.json", CLIP | dict(size={"shortest_edge": 12})),
     "mean=0.5": ("preprocessor_config.json", VIT | dict(image_mean=0.5)),
     "std=.0.5, 0.5.": ("preprocessor_config.json", VIT | dict(image_std=[0.5, 0.5])),
+    "mean=.*123.675.*divide it by 255": ("preprocessor_config.json", VIT | dict(image_mean=[123.675, 116.28, 103.53])),
     "does not tell image_mean, image_std": (
         "preprocessor_config.json",
         {key: value for key, value in VIT.items() if key not in ("image_mean", "image_std")},

@@ -187,6 +187,7 @@ def test_a_size_changes_what_follows_it_unless_that_is_given_too(presets):
         (dict(image_size=(16, 18, 20, 22)), r"image_size=\(16, 18, 20, 22\) (must be|.*does not make a model)"),
         (dict(size=(16, 0)), r"size=\(16, 0\): it must be a whole number, at least 1"),
         (dict(mean=(0.5,)), r"mean=\(0.5,\): it must have a number for each of 3 channels"),
+        (dict(mean=(123.675, 116.28, 103.53)), r"mean=\(123.*not 0..255: divide it by 255"),
         (dict(transform="os.system"), "os.system does not prepare a model's image"),
         (dict(size="100"), "size='100': it must be a whole number, at least 1"),
         (dict(image_size="100"), "image_size='100'(: it)? must be a whole number"),
