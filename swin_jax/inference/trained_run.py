@@ -25,6 +25,7 @@ from swin_jax.pretrained.preparation import TRANSFORMS, Preparation
 from swin_jax.pretrained.run_preparation import of_run
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import checkpoint, sharding
+from swin_jax.train.label_space import takes_classifier
 from swin_jax.train.setup import Run, read_frozen
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import make_workdir, resume
@@ -61,8 +62,8 @@ def open_trained(config, workdir: str, writes: bool = True) -> epath.Path:
 
 
 def check_first_weights(config, workdir: str) -> None:
-    """Warns where a run without a checkpoint uses the weights of `init_from` as they are,
-    prepared in another way.
+    """Warns where a run without a checkpoint uses the weights of `init_from` as they are, on
+    pictures prepared in another way, or as a classifier of one class where they tell several.
 
     Raises:
         UserError: `init_from` has no weights, or a config beside them cannot be read.
@@ -70,8 +71,38 @@ def check_first_weights(config, workdir: str) -> None:
     if checkpoint.exists(storage.path(workdir)) or not config.init_from.path:
         return
     configs.build(config.init_from, "init_from").check()
+    _tell_other_classifier(config)
     if own := _own_preparation(config):
         _tell_other_preparation(config.init_from.path, own)
+
+
+def _tell_other_classifier(config) -> None:
+    """Warns where a classifier was trained to tell each class by itself, and the run gives
+    probabilities of all together, or the other way round.
+    """
+    source, several = config.init_from, config.get("task", {}).get("multi_label")
+    if several is None or not takes_classifier(source):
+        return
+    trained = _has_several_labels(source.path)
+    if trained in (None, several):
+        return
+    ways = ("one class for each record, by a softmax", "each class by itself, by a sigmoid")
+    warn(
+        f"{source.path} was trained to tell {ways[trained]}; with --config.task.multi_label="
+        f"{several} this run tells {ways[several]}: give --config.task.multi_label={trained}"
+    )
+
+
+def _has_several_labels(source: str) -> bool | None:
+    """True for a classifier of several classes for a record, as its run or transformers' config
+    tells it; None where nothing does.
+    """
+    if (storage.path(source) / "checkpoints").is_dir():
+        return read_config(source).get("task.multi_label")
+    beside_it = None if storage.is_remote(source) else beside.config_beside(beside.locate(source))
+    kind = beside_it.fields.get("problem_type") if beside_it else None
+    known = {"multi_label_classification": True, "single_label_classification": False}
+    return known.get(kind) if isinstance(kind, str) else None
 
 
 def check_first_pixels(config, workdir: str) -> None:

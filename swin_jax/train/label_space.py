@@ -61,7 +61,7 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
     path = getattr(source, "path", "")
     if not path:
         return Reference()
-    if getattr(source, "backbone", False) and any(re.search(source.head, x) for x in _HEADS):
+    if not takes_classifier(source):
         return Reference()
     names, advice, is_loose = (
         (),
@@ -84,6 +84,14 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
             "--config.init_from.class_names=FILE"
         )
     return Reference(names, f"the weights {path}", advice, is_loose)
+
+
+def takes_classifier(source: Any) -> bool:
+    """True if a run that starts from weights takes their classifier; `source` has the fields of an
+    `InitFrom`.
+    """
+    backbone, head = getattr(source, "backbone", False), getattr(source, "head", "")
+    return not (backbone and any(re.search(head, path) for path in _HEADS))
 
 
 def _names_beside(path: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.inference import export, predict, search
 from swin_jax.inference.trained_run import open_trained
+from swin_jax.pretrained.swin import finetune
 from swin_jax.train import loop
 
 # OpenAI's, as transformers writes it.
@@ -160,6 +161,41 @@ def test_a_workdir_with_another_preparation_is_told(tmp_path, change):
         warnings.simplefilter("always")
         open_trained(resolved, str(tmp_path / "run"))
     assert ["another preparation" in str(warning.message) for warning in caught] == [True] * bool(change)
+
+
+SEVERAL, ONE = "multi_label_classification", "single_label_classification"
+
+
+@pytest.mark.parametrize(
+    "problem, several, backbone, told",
+    [
+        (SEVERAL, False, False, "tell each class by itself.*: give --config.task.multi_label=True"),
+        (ONE, True, False, "tell one class for each record.*: give --config.task.multi_label=False"),
+        (SEVERAL, True, False, None),
+        (ONE, False, False, None),
+        (None, False, False, None),
+        (["?"], False, False, None),
+        (SEVERAL, False, True, None),  # another classifier is made
+    ],
+)
+@pytest.mark.parametrize("kind", ["hub", "workdir"])
+def test_a_classifier_of_several_labels_is_told_from_one_of_one(tmp_path, problem, several, backbone, told, kind):
+    config = quickstart.get_config("fake")
+    config.task.multi_label, config.init_from.backbone = several, backbone
+    config.init_from.path, config.init_from.convert = str(tmp_path), configs.spec(finetune.pretrained)
+    del config.predict  # pictures are another matter
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "swin", "problem_type": problem}))
+    (tmp_path / "model.safetensors").touch()
+    if kind == "workdir":
+        if problem not in (ONE, SEVERAL):
+            return  # runs tell it
+        (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+        (tmp_path / "config.json").write_text(json.dumps({"task.multi_label": problem == SEVERAL}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        open_trained(config, str(tmp_path / "run"))
+    lines = [str(warning.message) for warning in caught]
+    assert len(lines) == bool(told) and all(re.search(told, line) for line in lines)
 
 
 # ---- where results go, before the work ----
