@@ -41,6 +41,7 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
         path = beside.locate(source)
         found = beside.read(path, key)
         if clip.is_swin(model.visual):
+            _tell_untold(model, path)
             return clip.from_official(found, model, resize)
         _check_told(model, found, path)
         told = declared_image_size(beside.config_beside(path))
@@ -125,6 +126,16 @@ def _check_told(model, found: Mapping, path: Path) -> None:
             f"it is unknown which activation {path} was trained with; "
             f"the model's, {model.text.act}, is taken"
         )
+
+
+def _tell_untold(model, path: Path) -> None:
+    """Warns of what nothing tells of a CLIP with a Swin: no library writes a config of one."""
+    config = beside.config_beside(path)
+    unread = f"{config.path} is not read, it describes no CLIP with a Swin; " if config else ""
+    warn(
+        f"{unread}it is unknown which activation and how many heads the text tower of {path} was "
+        f"trained with; the model's, {model.text.act} and {model.text.num_heads}, are taken"
+    )
 
 
 def _check_activation(model, trained: str, what: str) -> None:

@@ -151,10 +151,19 @@ def infer(state_dict: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dic
     )
 
 
-def _pool_scales(found: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> tuple[int, ...]:
+def count_pools(state_dict: Mapping[str, np.ndarray]) -> int:
+    """The number of grids that the decode head pools to.
+
+    Args:
+        state_dict: State dict in official names.
+    """
     pattern = r"decode_head\.psp_modules\.(\d+)\.1\.conv\.weight"
-    numbers = [int(match[1]) for name in found if (match := re.fullmatch(pattern, name))]
-    count = compare.count_of(numbers, "pooled maps of decode_head.psp_modules")
+    numbers = [int(match[1]) for name in state_dict if (match := re.fullmatch(pattern, name))]
+    return compare.count_of(numbers, "pooled maps of decode_head.psp_modules")
+
+
+def _pool_scales(found: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> tuple[int, ...]:
+    count = count_pools(found)
     if (given := known.get("pool_scales")) is not None and len(given) == count:
         return tuple(given)
     if count != len(POOL_SCALES):

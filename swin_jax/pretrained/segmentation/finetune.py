@@ -13,7 +13,8 @@ import numpy as np
 
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.saved_config import tuples
-from swin_jax.pretrained import compare
+from swin_jax.pretrained import beside, compare
+from swin_jax.pretrained.segmentation import config as upernet_config
 from swin_jax.pretrained.segmentation import convert
 from swin_jax.pretrained.swin import finetune as swin
 
@@ -93,15 +94,32 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
             choice of resizing where one is needed.
     """
     if isinstance(source, Mapping) and "decode_head" in source["params"]:
-        found, made_for = convert.to_state_dict(source), backbone_of_run(source.get("config"))
+        run = source.get("config") or {}
+        _tell_pools(fields_of(run).get("pool_scales"), model)
+        found, made_for = convert.to_state_dict(source), backbone_of_run(run)
         return convert.from_official(remap(found, model, resize, made_for), model)
     found = swin.read(source, key)
     if not convert.is_upernet(found):
         return {"params": {"backbone": swin.fit(found, source, model.backbone, resize)["params"]}}
     try:
-        return convert.from_official(remap(found, model, resize), model)
+        beside_it = beside.config_beside(beside.locate(source))
+        upernet_config.tell_unread(beside_it)
+        told = upernet_config.arguments_of(beside_it, found)
+        _tell_pools(told.get("pool_scales"), model)
+        made_for = _dense(convert.infer(found, told)) if "window_size" in told else None
+        return convert.from_official(remap(found, model, resize, made_for), model)
     except UserError as error:
         raise error.about(source) from error
+
+
+def _tell_pools(theirs: tuple[int, ...] | None, model) -> None:
+    """Warns where a decode head was trained on other grids; the arrays of both are alike."""
+    if theirs is not None and tuple(theirs) != tuple(model.pool_scales):
+        warn(
+            f"the decode head of these weights pools to grids of {theirs}, the model's to "
+            f"{tuple(model.pool_scales)}: to use it as it was trained, give "
+            f"--config.task.model.pool_scales={theirs}"
+        )
 
 
 def backbone_of_run(config: Mapping | None) -> SimpleNamespace | None:
@@ -109,8 +127,13 @@ def backbone_of_run(config: Mapping | None) -> SimpleNamespace | None:
     fields = fields_of(config or {})
     if "window_size" not in fields:
         return None
+    return _dense(fields)
+
+
+def _dense(fields: Mapping) -> SimpleNamespace:
+    """The fields of the backbone that `models.segmentation.make_upernet` makes of arguments."""
     dense = dict(small="keep", merge_size=2, out_norms=tuple(range(len(fields["depths"]))))
-    return SimpleNamespace(**fields | dense)
+    return SimpleNamespace(**{**fields, **dense})
 
 
 def fields_of(config: Mapping) -> dict:

@@ -17,6 +17,7 @@ from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.files import objects
 from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.preparations.published import of_scenes
+from swin_jax.pretrained.segmentation import config as upernet_config
 from swin_jax.pretrained.segmentation import convert, finetune, urls
 from swin_jax.pretrained.swin import buffers
 from swin_jax.pretrained.swin import finetune as swin_finetune
@@ -43,6 +44,12 @@ def fetch(word: str) -> Path:
     return urls.fetch(find(word))
 
 
+def configured(weights: Weights) -> dict:
+    """`config.arguments_of` what lies beside a file; that another model's is not read is said."""
+    upernet_config.tell_unread(weights.config)
+    return upernet_config.arguments_of(weights.config, weights.arrays)
+
+
 def load(
     weights: Weights, fields: dict, resize: str | None, overrides: dict
 ) -> tuple[UPerNet, dict]:
@@ -50,7 +57,9 @@ def load(
     the file tells.
     """
     made_for = make_upernet(**fields).backbone
-    if weights.name is None and "pretrained_window_sizes" not in overrides:
+    told = upernet_config.arguments_of(weights.config, weights.arrays)
+    untold = not {"pretrained_window_sizes", "window_size"} & (overrides.keys() | told.keys())
+    if weights.name is None and untold:
         inside = convert.backbone_of(convert.to_official_names(weights.arrays))
         swin_finetune.tell_scale_assumed(inside, made_for)
     model, variables = _fit(weights.arrays, fields, resize, overrides)
@@ -125,6 +134,7 @@ FAMILY = Family(
     preset=preset,
     recognizes=convert.is_upernet,
     infer=convert.infer,
+    configured=configured,
     make=make_upernet,
     load=load,
     load_workdir=load_workdir,

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from swin_jax.core.errors import UserError
 from swin_jax.models.clip import CLIP, OPENAI, PRESETS, make_clip
@@ -200,6 +201,16 @@ def test_missing_and_unexpected_keys_are_listed():
     variables["params"]["visual"]["more"] = np.zeros(1)
     with pytest.raises(UserError, match="more than the parameters"):
         convert.to_official(variables, model)
+
+
+def test_what_nothing_tells_of_a_file_with_a_swin_is_said(tmp_path):
+    model = swin_clip()
+    save_file(random_weights(model), tmp_path / "model.safetensors")
+    with pytest.warns(UserWarning, match="^it is unknown which activation and how many heads the text tower of"):
+        clip_finetune.load_pretrained(str(tmp_path / "model.safetensors"), model)
+    (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"text_cfg": {"heads": 4}}}')
+    with pytest.warns(UserWarning, match="open_clip_config.json is not read, it describes no CLIP with a Swin"):
+        clip_finetune.load_pretrained(str(tmp_path / "model.safetensors"), model)
 
 
 def test_other_families_are_named():
