@@ -42,7 +42,7 @@ from swin_jax.pretrained.swin import finetune
 from swin_jax.pretrained.swin.loader import arguments_of
 from swin_jax.tasks.classification import Classification
 
-# The architecture from scratch; weights bring their own.
+# The architecture from scratch; weights bring their own, a run's config what arrays do not tell.
 SMALL = dict(
     image_size=32,
     patch_size=4,
@@ -58,6 +58,12 @@ SMALL = dict(
     post_norm=False,
     continuous_bias=False,
     pretrained_window_sizes=(),
+    token_mixer="attention",
+    shift="roll",
+    relative_position=True,
+    main_norm_every=0,
+    merge_size=2,
+    small="shrink",
 )
 # From scratch and from weights another recipe is right. `crop` is the range of the share of a
 # picture that is seen; a run has at least `steps` updates and `epochs` passes.
@@ -160,7 +166,7 @@ def use_fakes(c):
 
 def _arguments(path: str) -> dict:
     """The arguments of the Swin whose weights lie at a path; where none do, `init_from` says so."""
-    return arguments_of(path) if path and storage.path(path).exists() else SMALL
+    return SMALL | (arguments_of(path) if path and storage.path(path).exists() else {})
 
 
 def _copies(size: int | tuple[int, int]) -> int:

@@ -17,15 +17,11 @@ from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError, is_ours
 from swin_jax.core.params import flatten, path_name, unflatten
 from swin_jax.train import checkpoint
+from swin_jax.train.checkpoints import model_fields
 from swin_jax.train.setup import once_options
 
 _LISTED = 4  # mis-shaped keys in a message
 _NAMED = 8  # parameters that a report names one by one
-# Parameters whose rows lie as a field of their module says, which equal shapes do not tell.
-_LAID_OUT = {
-    "window_size": re.compile("relative_position_bias_table$"),
-    "image_size": re.compile("(absolute_pos_embed|positional_embedding)$"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +85,8 @@ class InitFrom:
         if not self.path:
             return {}, "starts from scratch"
         wanted = flatten(shapes) | flatten(mutable or {})
-        found = _read(
-            self.path, self.convert, task.model, shapes, mutable or {}, "init_from", self.key
-        )
+        model = getattr(task, "model", None)  # a GAN has two
+        found = _read(self.path, self.convert, model, shapes, mutable or {}, "init_from", self.key)
         left = sorted(
             path
             for path in found.keys() | wanted.keys()
@@ -108,6 +103,9 @@ class InitFrom:
                 "--config.init_from.backbone=True leaves them at initialization"
             )
         _check_fit(self.path, found, expected)
+        model_fields.tell_other_fields(
+            self.path, _config_of(self.path), model_fields.models_of_task(task), self.backbone
+        )
         return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"
 
     def _kept(self, left: list[str], found: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -189,6 +187,7 @@ class Frozen:
         others = {name: tree for name, tree in shapes.items() if name != "params"}
         found = _read(self.path, self.convert, self.model, params, others, key, self.key)
         _check_fit(self.path, found, flatten(params) | flatten(others))
+        model_fields.tell_other_fields(self.path, _config_of(self.path), [self.model])
 
         def take(path, leaf):
             return np.asarray(found[path_name(path).removeprefix("params/")], leaf.dtype)
@@ -220,6 +219,12 @@ class Frozen:
             jax.ShapeDtypeStruct(x.shape, np.float32 if x.dtype == np.uint8 else x.dtype)
             for x in given
         ]
+
+
+def _config_of(name: str) -> dict[str, Any]:
+    """The flat config of a workdir's run; {} for a file."""
+    path = storage.path(name)
+    return checkpoint.saved_config(path) if (path / "checkpoints").is_dir() else {}
 
 
 def _check_path(name: str, convert: Callable | None, flag: str) -> None:
@@ -299,7 +304,8 @@ def _read(
                 convert, {**variables, "config": meta.get("config")}, model, name, key
             )
         else:
-            _check_layout(name, meta.get("config") or {}, model, flatten(variables["params"]), key)
+            config = meta.get("config") or {}
+            model_fields.check_layout(name, config, model, flatten(variables["params"]), key)
     else:
         reader = functools.partial(convert, key=entry) if entry else convert
         variables = _convert(reader, name, model, name, key)
@@ -329,53 +335,6 @@ def _convert(convert: Callable, source: Any, model: Any, name: str, key: str) ->
         raise UserError(
             f"{name}: a damaged file, or arrays of shapes that the model does not have ({reason})"
         ) from error
-
-
-def _check_layout(
-    name: str, config: dict[str, Any], model: Any, paths: Iterable[str], key: str
-) -> None:
-    """Raises UserError where tables of a workdir are of a window or grid that
-    lies across the model's.
-
-    Args:
-        name: The workdir.
-        config: Flat config of the workdir.
-        model: The model that the weights are for.
-        paths: Paths of the workdir's parameters.
-        key: Dotted key of the source in the config, for messages.
-    """
-    for entry, theirs in config.items():
-        *inside, field = entry.removeprefix("task.model.").split(".")
-        if not entry.startswith("task.model.") or field not in _LAID_OUT:
-            continue
-        module = functools.reduce(lambda outer, part: getattr(outer, part, None), inside, model)
-        # Of a CLIP that a function makes.
-        if not hasattr(module, field) and hasattr(module, "visual"):
-            module, inside = module.visual, [*inside, "visual"]
-        ours, place = getattr(module, field, None), "/".join(inside)
-        tables = (
-            path for path in paths if path.startswith(place) and _LAID_OUT[field].search(path)
-        )
-        if (table := next(tables, None)) and _is_across(theirs, ours):
-            theirs = tuple(theirs) if isinstance(theirs, list) else theirs
-            raise UserError(
-                f"{name}: {table} is for {field}={theirs}, the model's for {ours}; {key} without "
-                f"convert resizes no tables: give the model {field}={theirs}, or a convert such "
-                "as swin_jax.pretrained.swin.finetune.pretrained in the experiment"
-            )
-
-
-def _is_across(one: Any, other: Any) -> bool:
-    """True for sizes of which each is longer than the other in some axis;
-    a longer one may shrink to the other.
-    """
-    try:
-        one, other = np.broadcast_arrays(one, other)
-    except ValueError:
-        return False
-    if one.dtype.kind not in "iu" or other.dtype.kind not in "iu":
-        return False
-    return bool(np.any((one < other).any(-1) & (one > other).any(-1)))
 
 
 def _check_fit(name: str, found: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:

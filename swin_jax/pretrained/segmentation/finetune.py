@@ -94,9 +94,7 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
             choice of resizing where one is needed.
     """
     if isinstance(source, Mapping) and "decode_head" in source["params"]:
-        run = source.get("config") or {}
-        _tell_pools(fields_of(run).get("pool_scales"), model)
-        found, made_for = convert.to_state_dict(source), backbone_of_run(run)
+        found, made_for = convert.to_state_dict(source), backbone_of_run(source.get("config"))
         return convert.from_official(remap(found, model, resize, made_for), model)
     found = swin.read(source, key)
     if not convert.is_upernet(found):
