@@ -5,7 +5,7 @@ Two conversions turn what a file stores into pixels:
 
 - 'reference' is that of the published recipes, `convert("RGB")` as in torchvision's
   ImageFolder: transparency is dropped, which uncovers whatever colors lie below it, and a
-  camera's EXIF orientation is ignored.
+  camera's EXIF orientation is ignored, but for TIFFs, which PIL itself turns upright.
 - 'display' is what a viewer shows: pictures are turned upright by their EXIF orientation, and what
   is transparent is laid on white.
 
@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL import TiffImagePlugin as tiff
 
 from swin_jax.core.errors import UnreadableError, UserError, did_you_mean
 from swin_jax.core.ranges import PositiveInt, checked
-from swin_jax.data.image import noise
+from swin_jax.data.image import noise, tiff
 
 CONVERSIONS = ("reference", "display")
 
@@ -62,9 +61,6 @@ _QUARTERS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]  # which swap 
 _SCAN, _END = 0xDA, 0xD9  # markers of JPEG
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
-# Bytes of a strip or tile of a TIFF, which is unpacked as a whole: for each pixel of the limit; of
-# a file of any size, and for each of its bytes, where no compression of photographs gives more.
-_UNPACKED, _FREE, _INFLATION = 4, 2**26, 2**11
 # Within a scan; 0 and restarts belong to its data.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 
@@ -153,7 +149,7 @@ def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image
             f"the picture has {comments} comments, more than the limit of {limits.comments}"
         )
     if image.format == "TIFF":
-        _check_unpacked(image, len(data), limits)
+        tiff.check_unpacked(image, len(data), limits.pixels)
     if image.format in ("JPEG", "MPO"):
         scans = count_scans(data)
         if scans > limits.scans or scans * pixels > limits.scanned_pixels:
@@ -268,36 +264,6 @@ def count_scans(data: bytes) -> int:
     return scans
 
 
-def _check_unpacked(image: Any, size: int, limits: Limits) -> None:
-    """Raises UnreadableError where a strip or tile of a TIFF is larger than the limits
-    or its file allow.
-    """
-    if all(part[0] != "libtiff" for part in image.tile):  # not compressed
-        return
-    tags = image.tag_v2
-    try:
-        width = int(tags.get(tiff.TILEWIDTH, image.width))
-        height = int(
-            tags.get(tiff.TILELENGTH, min(tags.get(tiff.ROWSPERSTRIP, image.height), image.height))
-        )
-        if tags.get(tiff.PLANAR_CONFIGURATION) == 2:
-            samples = 1
-        else:
-            samples = int(tags.get(tiff.SAMPLESPERPIXEL, 1))
-        bits = max(tags.get(tiff.BITSPERSAMPLE, (1,)))
-    except (TypeError, ValueError) as error:  # of another type, or several
-        raise UnreadableError(
-            "the picture has sizes of strips or tiles that are not numbers"
-        ) from error
-    unpacked = width * height * samples * bits // 8
-    limit = min(_UNPACKED * limits.pixels, _FREE + _INFLATION * size)
-    if unpacked > limit:
-        raise UnreadableError(
-            f"the picture unpacks {unpacked} bytes at once, "
-            f"more than the limit of {limit} for its size"
-        )
-
-
 def _read(path: str | os.PathLike, limits: Limits) -> bytes:
     """The bytes of a regular file; a pipe would wait for somebody to write into it."""
     try:
@@ -331,6 +297,8 @@ def _reason(error: Exception, data: bytes = b"") -> str:
 
 def displayed_size(image: Image.Image, conversion: str) -> tuple[int, int]:
     """(H, W) that `convert` would give an image; nothing is decoded."""
+    if image.format == "TIFF":
+        return tiff.displayed_size(image)
     turn = _turn(image) if conversion == "display" else None
     return image.size if turn in _QUARTERS else image.size[::-1]
 
@@ -396,4 +364,7 @@ def _with_scaled_key(image: Image.Image) -> Image.Image:
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
     """Scales to 8 bits, where PIL would clip."""
-    return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
+    pixels = np.clip(np.asarray(image), 0, 65535)
+    if image.format == "TIFF":
+        pixels = tiff.levels(image, pixels)
+    return Image.fromarray((pixels // 257).astype(np.uint8))

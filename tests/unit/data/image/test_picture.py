@@ -118,6 +118,17 @@ def test_16_bits_are_scaled_whatever_holds_them():
             assert np.abs(np.asarray(decode(file, conversion)).astype(int) - [[0, 100, 255]]).max() <= 1
 
 
+@pytest.mark.parametrize("conversion", picture.CONVERSIONS)
+@pytest.mark.parametrize("bits, white_is_zero", [(8, False), (8, True), (12, False), (16, False), (16, True)])
+def test_levels_of_a_tiff_are_those_that_it_stands_for(bits, white_is_zero, conversion):
+    shown = np.array([[0, 50, 200, 255]])
+    stored = (255 - shown if white_is_zero else shown) * ((2**bits - 1) / 255)
+    rows = "".join(f"{round(value):0{bits}b}" for value in stored[0])  # 12 bits lie side by side
+    packed = int(rows, 2).to_bytes(len(rows) // 8) if bits == 12 else stored.round().astype(f"<u{bits // 8}").tobytes()
+    sizes = {256: 4, 257: 1, 258: bits, 259: 1, 262: int(not white_is_zero), 278: 1, 279: len(packed)}
+    assert np.abs(np.asarray(decode(tiff(packed, sizes), conversion)).astype(int) - shown).max() <= 1
+
+
 # --- Transparency and orientation
 
 
@@ -205,6 +216,18 @@ def test_display_turns_upright_and_reference_does_not(orientation, file_format):
         np.testing.assert_array_equal(np.asarray(picture.convert(once, "display")), np.asarray(once))
         assert image is not found or once.size == found.size
     np.testing.assert_array_equal(np.asarray(picture.convert(decode(file), "display")), stored)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF"])
+def test_the_size_that_is_told_is_that_of_the_decoded_picture(orientation, file_format):
+    file = with_orientation(Image.fromarray(noise(9, 11, 3)), file_format, orientation)
+    for conversion in picture.CONVERSIONS:
+        found = decode(file, conversion)
+        with Image.open(io.BytesIO(file)) as image:
+            assert picture.displayed_size(image, conversion) == found.size[::-1]
+            image.load()
+            assert picture.displayed_size(image, conversion) == found.size[::-1]
 
 
 def test_orientation_and_transparency_go_together():
