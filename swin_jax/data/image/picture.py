@@ -57,7 +57,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_QUARTERS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]  # which swap the sides
+_QUARTERS = (5, 6, 7, 8)  # which swap the sides
 _SCAN, _END = 0xDA, 0xD9  # markers of JPEG
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
@@ -214,7 +214,7 @@ def _convert(image: Image.Image, conversion: str) -> Image.Image:
         what = f"pictures of mode {image.mode} ({kind}, whose range is not known)"
         raise UnreadableError(f"{what} are not supported; save them with 8 or 16 bits")
     if conversion == "display":
-        image = _on_white(_upright(image))
+        image = _on_white(upright(image))
     if image.mode.startswith("I"):
         return _from_16_bits(image)
     if image.mode == "1":
@@ -299,19 +299,22 @@ def displayed_size(image: Image.Image, conversion: str) -> tuple[int, int]:
     """(H, W) that `convert` would give an image; nothing is decoded."""
     if image.format == "TIFF":
         return tiff.displayed_size(image)
-    turn = _turn(image) if conversion == "display" else None
-    return image.size if turn in _QUARTERS else image.size[::-1]
+    turned = conversion == "display" and orientation(image) in _QUARTERS
+    return image.size if turned else image.size[::-1]
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def orientation(image: Image.Image) -> int:
+    """The orientation in the EXIF of an image, 1 to 8; 1, upright, where none is told."""
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION))
+        found = image.getexif().get(_ORIENTATION)
     except Exception:  # damaged EXIF tells nothing, as in viewers
-        return None
+        return 1
+    return found if found in _TURNS else 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _turn(image)
+def upright(image: Image.Image) -> Image.Image:
+    """An image turned upright by its EXIF orientation."""
+    turn = _TURNS.get(orientation(image))
     if turn is None:
         return image
     transparency = image.info.get("transparency")

@@ -30,8 +30,8 @@ _SHOWN = 8  # files and classes that a message names
 def check(source: LabeledFiles, place: str) -> None:
     """Looks at every label of a source, of large sets once for unchanged files.
 
-    Warnings tell of palettes, of files that cannot be read (which training replaces), and of
-    classes without a pixel.
+    Warnings tell of palettes, of images that are turned upright, of files that cannot be read
+    (which training replaces), and of classes without a pixel.
 
     Args:
         source: The files.
@@ -77,7 +77,7 @@ def scan(
             return False
         asked = _asked(source, index)
         known = {key: finding.get(key) for key in asked}
-        return known == asked and finding["decoded"] >= decode
+        return known == asked and finding["decoded"] >= decode and "turned" in finding
 
     paths = list(number)
     return file_scan.scan(paths, report, lambda path: look(number[path]), holds, num_threads)
@@ -94,20 +94,24 @@ def check_file(source: LabeledFiles, index: int, decode: bool = False) -> Findin
     Returns:
         {'path', 'bytes', 'changed' (its time), 'image' (path, bytes and time of the image),
         'classes', 'reduce_zero_label', 'conversion', 'limits', 'decoded', 'values' (the labels in
-        the file), 'palette' (True if it has one), 'problem' ('' if good), 'unfit' (True for a
-        problem that is a mistake of the set, not damage)}.
+        the file), 'palette' (True if it has one), 'turned' (of an image that is turned upright:
+        'both' if the size of its label shows that this is too, 'image' if it does not tell; else
+        ''), 'problem' ('' if good), 'unfit' (True for a problem that is a mistake of the set, not
+        damage)}.
     """
     path = source.label_path(index)
     finding = {
         **file_scan.begin(path),
         **_asked(source, index),
-        **dict(decoded=decode, values=[], palette=False, problem="", unfit=False),
+        **dict(decoded=decode, values=[], palette=False, turned="", problem="", unfit=False),
     }
     try:
-        label, finding["palette"] = label_files.decode(path, source.limits)
+        label, finding["palette"] = label_files.decode(path, source.limits, source.conversion)
         finding["values"] = np.flatnonzero(np.bincount(label.ravel())).tolist()
         label_files.check_values(label, len(source.class_names), source.reduce_zero_label)
-        label_files.check_size(label, _image_size(source, index, decode))
+        size, orientation = _image_size(source, index, decode)
+        label_files.check_size(label, size)
+        finding["turned"] = _turned(size, orientation)
     except label_files.UnfitError as error:
         finding.update(problem=str(error), unfit=True)
     except UnreadableError as error:
@@ -158,9 +162,11 @@ def refuse(findings: Sequence[Finding], source: LabeledFiles, place: str) -> Non
 
 
 def tell(findings: Sequence[Finding], source: LabeledFiles, place: str) -> None:
-    """Warns of palettes, of files that cannot be read, and of classes without a pixel."""
-    if palettes := describe_palettes(findings):
-        warn(f"{place}: {palettes}")
+    """Warns of palettes, of images that are turned, of files that cannot be read, and of classes
+    without a pixel.
+    """
+    for line in filter(None, (describe_palettes(findings), describe_turned(findings))):
+        warn(f"{place}: {line}")
     broken = [finding for finding in findings if finding["problem"] and not finding["unfit"]]
     if broken:
         first = f"{broken[0]['path']}: {broken[0]['problem']}"
@@ -188,13 +194,40 @@ def describe_palettes(findings: Sequence[Finding]) -> str:
     )
 
 
-def _image_size(source: LabeledFiles, index: int, decode: bool) -> tuple[int, int]:
-    """(H, W) of an image."""
+def describe_turned(findings: Sequence[Finding]) -> str:
+    """A line about images that are turned upright, whose labels might not be; '' if there are none,
+    or if the sizes of other labels of the set show that they are.
+    """
+    kinds = collections.Counter(finding["turned"] for finding in findings)
+    if kinds["both"] or not kinds["image"]:
+        return ""
+    paths = [finding["image"][0] for finding in findings if finding["turned"] == "image"]
+    listed = ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
+    return (
+        f"{len(paths)} of {len(findings)} images are turned upright by their EXIF orientation, and "
+        "the size of their labels does not tell whether these are of the upright pixels; if they "
+        "are of the pixels as stored, read the images with conversion=reference, or save TIFFs "
+        f"upright: {listed}"
+    )
+
+
+def _turned(size: tuple[int, int], orientation: int) -> str:
+    """The entry 'turned' of a finding whose label has the size of its image, (H, W)."""
+    if orientation == 1:
+        return ""
+    return "both" if orientation >= 5 and size[0] != size[1] else "image"
+
+
+def _image_size(source: LabeledFiles, index: int, decode: bool) -> tuple[tuple[int, int], int]:
+    """((H, W) of an image, the orientation by which it is turned upright)."""
     try:
+        head = source.open_image(index)
+        turns = source.conversion == "display" or head.format == "TIFF"
+        orientation = picture.orientation(head) if turns else 1
         if not decode:
-            return source.image_size(index)
+            return picture.displayed_size(head, source.conversion), orientation
         image = picture.decode(source.record_name(index), source.conversion, source.limits)
-        return image.height, image.width
+        return (image.height, image.width), orientation
     except UnreadableError as error:
         raise UnreadableError(f"its image {source.record_name(index)}: {error}") from error
 

@@ -21,13 +21,17 @@ class UnfitError(UnreadableError):
 
 
 def decode(
-    file: bytes | str | os.PathLike, limits: picture.Limits | None = None
+    file: bytes | str | os.PathLike,
+    limits: picture.Limits | None = None,
+    conversion: str = "reference",
 ) -> tuple[np.ndarray, bool]:
     """Decodes a label file.
 
     Args:
         file: The encoded bytes, or a path.
         limits: Limits on the picture; None for `picture.Limits()`.
+        conversion: 'display' turns labels by the EXIF orientation of their file, as images;
+            'reference' does not.
 
     Returns:
         (uint8 (H, W), True if it has a palette, whose indices are the labels).
@@ -46,7 +50,7 @@ def decode(
         )
     raw = image.tile[0][3] if image.tile else ""
     try:
-        label = np.asarray(image)
+        label = np.asarray(picture.upright(image) if conversion == "display" else image)
     except Exception as error:  # decoders have no common class of errors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableError(reason) from error

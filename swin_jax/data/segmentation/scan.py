@@ -49,8 +49,8 @@ def summary(findings: list[Finding], report: str) -> str:
         f"{len(findings)} labels: {len(findings) - len(failing)} good, {unfit} that do not fit, "
         f"{len(failing) - unfit} unreadable"
     )
-    if palettes := checking.describe_palettes(findings):
-        lines.append(palettes)
+    about = (checking.describe_palettes(findings), checking.describe_turned(findings))
+    lines.extend(filter(None, about))
     return "\n".join(lines)
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import os
 from typing import Any
 
+from PIL import Image
+
 from swin_jax.core.errors import UnreadableError
 from swin_jax.data.image import picture
 from swin_jax.data.segmentation import label_files
@@ -45,7 +47,7 @@ class LabeledFiles:
         image = picture.decode(self.record_name(index), self.conversion, self.limits)
         path = self.label_path(index)
         try:
-            label, _ = label_files.decode(path, self.limits)
+            label, _ = label_files.decode(path, self.limits, self.conversion)
             label_files.check_size(label, (image.height, image.width))
             label_files.check_values(label, len(self.class_names), self.reduce_zero_label)
         except UnreadableError as error:
@@ -66,5 +68,8 @@ class LabeledFiles:
 
         Raises UnreadableError where that cannot be read.
         """
-        image = picture.open_image(self.record_name(index), self.limits or picture.USUAL)
-        return picture.displayed_size(image, self.conversion)
+        return picture.displayed_size(self.open_image(index), self.conversion)
+
+    def open_image(self, index: int) -> Image.Image:
+        """An image of which only the head is read; raises UnreadableError as `image_size`."""
+        return picture.open_image(self.record_name(index), self.limits or picture.USUAL)
