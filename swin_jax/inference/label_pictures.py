@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from etils import epath
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import say
 from swin_jax.data.image.transforms import to_rgb
 from swin_jax.data.pipeline import EvalData
 from swin_jax.data.segmentation import label_files, palettes
@@ -76,7 +77,28 @@ def write_labels(config, run: Run, data: EvalData, folder: epath.Path) -> int:
         storage.write(target / SHARES, text.getvalue().encode("utf-8", "surrogateescape"))
         files = ", ".join([*(f"{name}/" for name in FOLDERS), LEGEND, SHARES])
         print(f"{len(rows)} images: {target} ({files})", flush=True)
+        if earlier := describe_earlier(target, used):
+            say(earlier)
     return len(rows)
+
+
+def describe_earlier(folder: epath.Path, written: Collection[str]) -> str:
+    """A line about labels that an earlier prediction of other pictures left; '' if there are none.
+    Buckets, where looking takes long, are not searched.
+
+    Args:
+        folder: The folder of the predictions.
+        written: Names of the labels that this prediction has written.
+    """
+    labels = folder / FOLDERS[0]
+    paths = () if storage.is_remote(labels) else pathlib.Path(labels).rglob("*.png")
+    left = sorted({str(path.relative_to(labels)) for path in paths} - set(written))
+    if not left:
+        return ""
+    return (
+        f"{folder} still has the labels and overlays of {len(left)} pictures of an earlier "
+        f"prediction, {left[0]} for one: {LEGEND} and {SHARES} are without them"
+    )
 
 
 def _class_names(config, folder: epath.Path, count: int) -> tuple[str, ...]:

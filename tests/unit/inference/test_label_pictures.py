@@ -30,3 +30,15 @@ def test_predictions_have_the_palette_of_the_data_set(tmp_path):
         label_pictures.class_colors(config, 4)
     config.data.source = dict(data_dir=str(tmp_path))
     np.testing.assert_array_equal(label_pictures.class_colors(config, 2), palettes.distinct(2))
+
+
+def test_labels_of_an_earlier_prediction_are_counted(tmp_path):
+    folder = epath.Path(tmp_path)
+    assert label_pictures.describe_earlier(folder, {"a.png"}) == ""
+    for name in ("a.png", "inside/b.png", "c.png"):
+        (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labels" / name).touch()
+    assert "of 2 pictures of an earlier prediction, c.png for one" in label_pictures.describe_earlier(
+        folder, {"a.png", "other.png"}
+    )
+    assert label_pictures.describe_earlier(folder, {"a.png", "c.png", "inside/b.png"}) == ""
