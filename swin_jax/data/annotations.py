@@ -14,7 +14,7 @@ import numpy as np
 
 from swin_jax.core import text_files
 from swin_jax.core.errors import UserError
-from swin_jax.data.label_numbers import Annotations, Entry, numbered, refuse_double
+from swin_jax.data.label_numbers import Annotations, Entry, numbered, once, tell_repeated
 from swin_jax.data.labels import UNKNOWN
 from swin_jax.data.rows_of_lists import SPLIT, listed, objects, refuse_splits, short, table_rows
 
@@ -70,16 +70,16 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
               counts them.
 
     Returns:
-        The list. Raises UserError, naming file and line, for what is missing or malformed, for a
-        path that is listed twice with different labels, for labels that are not classes, and for
-        rows of several splits, by a column `split`.
+        The list, each file once; a warning counts rows that repeat one. Raises UserError, naming
+        file and line, for what is missing or malformed, for a path that is listed twice with
+        different labels, for labels that are not classes, and for rows of several splits, by a
+        column `split`.
     """
     entries = _entries(file)
     if not isinstance(entries, Annotations):
         if not entries:
             raise UserError(f"{file} lists no files")
-        refuse_double(entries)
-        entries = numbered(file, entries, class_names, num_classes)
+        entries = numbered(file, once(file, entries), class_names, num_classes)
     return replace(entries, paths=with_slashes(entries.paths))
 
 
@@ -271,8 +271,17 @@ def _marked(
                 f"labels ({', '.join(LABEL_KEYS)}), so that each column is a class"
             )
         marks[number] = [_MARKS[field] for field in fields]
-    paths = tuple(_path(place, row[path]) for place, row in rows)
-    return Annotations(paths, (0,) * len(rows), marks, tuple(names))
+    first: dict[str, int] = {}
+    for number, (place, row) in enumerate(rows):
+        same = first.setdefault(os.path.normpath(_path(place, row[path])), number)
+        if (marks[same] != marks[number]).any():
+            raise UserError(
+                f"{place}: {short(row[path])} has other marks in {rows[same][0]}; keep one row"
+            )
+    tell_repeated(file, len(rows), len(first))
+    kept = list(first.values())
+    paths = tuple(rows[number][1][path] for number in kept)
+    return Annotations(paths, (0,) * len(kept), marks[kept], tuple(names))
 
 
 def _from_object(place: str, found: Any) -> Entry:

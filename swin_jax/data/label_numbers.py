@@ -91,8 +91,14 @@ def numbered(
     return Annotations(tuple(entry.path for entry in entries), labels, marks, names)
 
 
-def refuse_double(entries: Sequence[Entry]) -> None:
-    """Raises UserError for a file that appears twice with different labels."""
+def once(file: str, entries: Sequence[Entry]) -> list[Entry]:
+    """The entries of a list, each file once, with a warning that counts rows which repeat one.
+
+    A list with a row for each box in a picture would count pictures of many boxes many times.
+
+    Raises:
+        UserError: A file that appears twice with different labels.
+    """
     seen: dict[str, Entry] = {}
     for entry in entries:
         first = seen.setdefault(os.path.normpath(entry.path), entry)
@@ -101,6 +107,17 @@ def refuse_double(entries: Sequence[Entry]) -> None:
                 f"{entry.place}: {short(entry.path)} has other labels in {first.place}; "
                 "several labels of a file go into one row, as 'cat;dog' or in a JSON list"
             )
+    tell_repeated(file, len(entries), len(seen))
+    return list(seen.values())
+
+
+def tell_repeated(file: str, rows: int, files: int) -> None:
+    """Warns of the rows of a list that name a file again, if there are more rows than files."""
+    if rows > files:
+        warn(
+            f"{file}: left out {rows - files} of {rows} rows, "
+            "which give a file again with the same labels"
+        )
 
 
 def _check_labels(entries: Sequence[Entry]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from swin_jax.core import text_files
 from swin_jax.core.errors import UserError, warn
-from swin_jax.data import annotations, folders, rows_of_lists
+from swin_jax.data import annotations, folders, label_numbers, rows_of_lists
 from swin_jax.data.label_numbers import Entry
 from swin_jax.data.rows_of_lists import short
 
@@ -81,8 +81,9 @@ def find_files(
         suffixes: Suffixes of videos.
 
     Returns:
-        {record: path relative to the folder}. A warning counts records without a file: videos
-        vanish from the web. Raises UserError where none has one, or two files could be meant.
+        {record: path relative to the folder}, each video once. Warnings count records without a
+        file, as videos vanish from the web, and those that repeat one. Raises UserError where none
+        has a file, or two files could be meant.
     """
     if not folder:
         raise UserError(
@@ -102,15 +103,16 @@ def find_files(
                 f"{published.entries[record].place}: {both} in {folder} could both be the video"
             )
         else:
-            found[record] = called[name][0]
-            entry, first = (
-                published.entries[record],
-                published.entries[owners.setdefault(name, record)],
-            )
+            owner = owners.setdefault(name, record)
+            if owner == record:
+                found[record] = called[name][0]
+                continue
+            entry, first = published.entries[record], published.entries[owner]
             if (entry.path, entry.labels) != (first.path, first.labels):
                 raise UserError(
-                    f"{entry.place}: {found[record]} in {folder} is the video of {first.place}, too"
+                    f"{entry.place}: {found[owner]} in {folder} is the video of {first.place}, too"
                 )
+    label_numbers.tell_repeated(file, len(published.names) - len(missing), len(found))
     if missing:
         said = (
             f"{file}: of {len(published.names)} videos {len(missing)} are not in {folder}, "

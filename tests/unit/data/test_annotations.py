@@ -216,6 +216,7 @@ def test_a_pipe_or_device_is_not_waited_for(tmp_path):
         ("l.csv", "path,label\na,\nb,cat\n", "l.csv:2: a has no label"),
         ("l.csv", "a,cat\nb,dog\na,dog\n", "l.csv:3: a has other labels in .*l.csv:1"),
         ("l.csv", "a.jpg,cat\nx/../a.jpg,dog\n", "l.csv:2: .* has other labels in .*l.csv:1"),
+        ("l.csv", "path,cat,dog\na,1,0\nb,0,1\n./a,1,1\n", "l.csv:4: .* has other marks in .*l.csv:2"),
         (
             "l.csv",
             "path,label,split\na,cat,train\nb,dog,test\n",
@@ -245,6 +246,23 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, name, text, says):
     with pytest.raises(UserError, match=says) as error:
         read(tmp_path, name, text)
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("l.csv", "filename,class,xmin\na.jpg,dog,1\n./a.jpg,dog,7\nb.jpg,cat,3\na.jpg,dog,9\n"),
+        ("l.tsv", "a.jpg\tdog\na.jpg\tdog\nb.jpg\tcat\na.jpg\tdog\n"),
+        ("l.txt", "a.jpg dog\na.jpg dog\nb.jpg cat\na.jpg dog\n"),
+        ("l.jsonl", lines(*({"path": f"{name}.jpg", "label": ["cow", "pig"]} for name in "aaba"))),
+        ("l.csv", "path,cat,dog\na.jpg,1,0\na.jpg,1,0\nb.jpg,0,1\n./a.jpg,1,0\n"),
+    ],
+)
+def test_a_file_of_several_rows_is_one_record_and_its_rows_are_counted(tmp_path, name, text):
+    with pytest.warns(UserWarning, match=f"{name}: left out 2 of 4 rows, which give a file again"):
+        found = read(tmp_path, name, text)
+    assert found.paths == ("a.jpg", "b.jpg") and len(found.labels) == 2
+    assert found.marks is None or len(found.marks) == 2
 
 
 def test_labels_that_are_no_class_are_told(tmp_path):
