@@ -6,14 +6,14 @@ with file and line.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from swin_jax.core import text_files
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.data.label_numbers import Annotations, Entry, numbered, once, tell_repeated
 from swin_jax.data.labels import UNKNOWN
 from swin_jax.data.rows_of_lists import SPLIT, listed, objects, refuse_splits, short, table_rows
@@ -115,6 +115,62 @@ def beside(root: str, split: str) -> tuple[str, str]:
         raise UserError(f"{root} has several lists for {split}: {', '.join(lists)}; keep one")
     names = os.path.join(root, "classes.txt")
     return os.path.join(root, lists[0]) if lists else "", names if os.path.lexists(names) else ""
+
+
+def labels_otherwise(
+    root: str,
+    split: str,
+    paths: Sequence[str],
+    labels: Sequence[int],
+    read: Callable[[str, str], Annotations | None] = read,
+) -> bool:
+    """True if a list beside a split's folders labels their files otherwise than the folders do, as
+    where these are batches, patients or days.
+
+    A warning tells whether the list is read, unless it has the same files and classes.
+
+    Args:
+        root: The folder around the split.
+        split: Name of the split, such as 'train'.
+        paths: Files in the folders, relative to root/split.
+        labels: Number of the folder of each.
+        read: Reads a list, given its path and that of the class names; None is a list of labels
+            that are the folders'.
+    """
+    folder = os.path.join(root, split)
+    not_read = f"is not read, and the folders in {folder} are the classes"
+    try:
+        file, names = beside(root, split)
+        listed = read(file, names) if file else None
+    except UserError as error:
+        warn(f"a list of {split} {not_read}: {error}")
+        return False
+    if listed is None:
+        return False
+    of_folders, pairs, inside = dict(zip(paths, labels)), set(), 0
+    for number, path in enumerate(listed.paths):
+        path = os.path.normpath(path)
+        label = of_folders.get(path, of_folders.get(path.removeprefix(split + os.sep)))
+        if label is not None:
+            inside += 1
+            marked = listed.marks is not None
+            pairs.add((label, listed.marks[number].tobytes() if marked else listed.labels[number]))
+    if 2 * inside < len(listed.paths):
+        warn(f"{file} {not_read}: {inside} of its {len(listed.paths)} files are there")
+        return False
+    if len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs}):
+        if len(listed.paths) != len(paths):
+            warn(f"{file} {not_read}: it has {len(listed.paths)} of {len(paths)} files")
+        return False
+    warn(
+        f"the labels in {folder} are those of {file} ({_few(listed.class_names)}), not the names "
+        f"of the folders; move it away if these are the classes"
+    )
+    return True
+
+
+def _few(names: Sequence[str]) -> str:
+    return short(", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))
 
 
 def _entries(file: str) -> list[Entry] | Annotations:

@@ -215,7 +215,8 @@ def image_folder(
     beside it, 'split.csv', '.tsv', '.jsonl', '.json', '.txt' or 'split_map.txt'
     (see `image_list`), or those of 'split.zip', which such a list may label (see
     `archives.image_zip`): ImageNet-Zip of the official Swin code lies like that. 'classes.txt' may
-    give the class names, one per line in label order.
+    give the class names, one per line in label order. Where there are sub-folders as well, a list
+    is read if it labels their files otherwise than by folder, see `annotations.labels_otherwise`.
 
     Args:
         root: The folder.
@@ -248,6 +249,8 @@ def image_folder(
             f"{folder} has no class folders; it must hold one sub-folder of images for each class"
         )
     paths, labels, others = folders.files_of_classes(folder, names, picture.suffixes(), "images")
+    if split and annotations.labels_otherwise(root, split, paths, labels):
+        return _of_list(root, split, conversion, limits)
     folders.tell_left_out(folder, collections.Counter(left_out) + collections.Counter(others))
     return FileSource(folder, tuple(paths), tuple(labels), names, conversion, limits)
 
@@ -290,18 +293,20 @@ def image_list(
 def _listed(root: str, split: str, conversion: str, limits: picture.Limits | None):
     """The images of root/split.zip, or of a list beside root/split; None where there is neither."""
     annotation, names = annotations.beside(root, split)
-    fields = dict(class_names=names, conversion=conversion, limits=limits)
     archive = os.path.join(root, f"{split}.zip")
     if os.path.isfile(archive):
+        fields = dict(class_names=names, conversion=conversion, limits=limits)
         return archives.image_zip(archive, annotation, **fields)
-    if not annotation:
-        return None
+    return _of_list(root, split, conversion, limits) if annotation else None
+
+
+def _of_list(root: str, split: str, conversion: str, limits: picture.Limits | None):
+    """The images of the list beside root/split, whose paths start from there or from root."""
+    annotation, names = annotations.beside(root, split)
     inside = os.path.join(root, split)
-    return image_list(
-        annotation,
-        inside if _has_some(inside, annotations.read(annotation).paths) else root,
-        **fields,
-    )
+    has_some = _has_some(inside, annotations.read(annotation).paths)
+    fields = dict(class_names=names, conversion=conversion, limits=limits)
+    return image_list(annotation, inside if has_some else root, **fields)
 
 
 def _has_some(root: str, paths: Sequence[str]) -> bool:

@@ -149,7 +149,9 @@ def video_folder(
     With `split`, where root/split has no sub-folders of classes, the videos are instead those of a
     list beside it, 'split.csv', '.tsv', '.jsonl', '.json' or '.txt' (see `video_list`), whose paths
     start from root/split or root. 'classes.txt' may give the class names, one per line in label
-    order. A warning counts what is left out, see data/folders.py.
+    order. Where there are sub-folders as well, such a list is read if it labels their files
+    otherwise than by folder, see `annotations.labels_otherwise`. A warning counts what is left out,
+    see data/folders.py.
 
     Args:
         root: The folder.
@@ -180,8 +182,19 @@ def video_folder(
             f"{folder} has no class folders; it must hold one sub-folder of videos for each class"
         )
     paths, labels, others = folders.files_of_classes(folder, names, VIDEO_SUFFIXES, "videos")
+    if split and annotations.labels_otherwise(root, split, paths, labels, _read_paths):
+        return _listed(root, split, limits)
     folders.tell_left_out(folder, collections.Counter(left_out) + collections.Counter(others))
     return VideoFileSource(folder, tuple(paths), tuple(labels), names, *limits)
+
+
+def _read_paths(annotation: str, class_names: str) -> annotations.Annotations | None:
+    """A list of paths; None for one of Kinetics or Something-Something, whose labels are those of
+    their folders.
+    """
+    if published_lists.read(annotation) is not None:
+        return None
+    return annotations.read(annotation, class_names)
 
 
 def _listed(root: str, split: str, limits: tuple) -> VideoFileSource | Marked | None:

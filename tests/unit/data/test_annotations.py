@@ -333,6 +333,20 @@ def test_marks_that_no_memory_holds_are_refused(tmp_path, monkeypatch):
         read(tmp_path, "l.csv", "path,label\na.jpg,a;b\nb.jpg,c\nc.jpg,c\n")
 
 
+def test_a_list_beside_folders_of_videos_has_the_labels_unless_it_names_no_files(tmp_path):
+    for path in ("part_0/a.mp4", "part_0/b.mp4", "part_1/c.mp4"):
+        (tmp_path / "train" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "train" / path).touch()
+    (tmp_path / "train.csv").write_text("path,label\npart_0/a.mp4,run\npart_0/b.mp4,walk\npart_1/c.mp4,run\n")
+    with pytest.warns(UserWarning, match="are those of .*train.csv"):
+        source = video_folder(str(tmp_path), "train")
+    assert source.class_names == ("run", "walk") and source.labels == (0, 1, 0)
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end,split\nrun,a,0,10,train\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert video_folder(str(tmp_path), "train").class_names == ("part_0", "part_1")
+
+
 @pytest.mark.parametrize("name", ["classes.txt", "train.csv", "train.txt"])
 def test_a_list_or_names_that_cannot_be_opened_are_not_passed_over(name, tmp_path):
     """Without the names in classes.txt labels would be taken by number, without the list another one be read."""

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import pickle
+import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -311,6 +313,39 @@ def test_folders_of_classes_come_before_lists_and_names_from_their_file(tmp_path
         sources.image_list(str(tmp_path / "other.csv"))
     with pytest.raises(UserError, match="missing.zip, or in a list"):
         sources.image_folder(root, "missing")
+
+
+BATCHES = ["train/batch_0", "train/batch_1"]
+ILL = [(path, "ill" if path.startswith("batch_0/0") else "healthy") for path in ("batch_0/0", "batch_0/1", "batch_1/1")]
+
+
+@pytest.mark.parametrize("place", ["", "train/", "./train/"])
+def test_a_list_beside_folders_of_other_kinds_has_the_labels(tmp_path, place):
+    rows = "".join(f"{place}{path}.png,{label}\n" for path, label in ILL)
+    root = listed_folder(tmp_path, {"train.csv": rows}, BATCHES)
+    with pytest.warns(UserWarning, match=r"labels in .*train are those of .*train.csv \(healthy, ill\), not the names"):
+        source = sources.image_folder(root, "train")
+    assert source.class_names == ("healthy", "ill") and source.labels == (1, 0, 0)
+    assert source[0]["image"].size == (24, 20)
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("batch_0/0.png,1\nbatch_0/1.png,1\nbatch_1/0.png,0\nbatch_1/1.png,0\n", None),
+        ("batch_0/0.png,1\nbatch_1/1.png,0\n", "train.csv is not read, .*: it has 2 of 4 files"),
+        ("a.png,1\nb.png,0\nbatch_0/0.png,3\n", "train.csv is not read, .*: 1 of its 3 files are there"),
+        ("a.png\n", "a list of train is not read, .* the classes: .*train.csv"),
+        ("", "a list of train is not read, .*lists no files"),
+    ],
+)
+def test_a_list_beside_folders_of_classes_is_said_unless_it_agrees(tmp_path, text, says):
+    root = listed_folder(tmp_path, {"train.csv": text}, BATCHES)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert sources.image_folder(root, "train").class_names == ("batch_0", "batch_1")
+    assert len(said) == (says is not None)
+    assert not says or re.search(says, str(said[0].message))
 
 
 @pytest.mark.parametrize("place", ["", "train"])
