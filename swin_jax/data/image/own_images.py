@@ -3,16 +3,19 @@
 import dataclasses
 import hashlib
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from PIL import Image
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.core.ranges import NonNegativeInt, Range, Seed, checked
-from swin_jax.data import annotations, labels, sources, subsets
+from swin_jax.data import annotations, folders, labels, sources, subsets
+from swin_jax.data.image import picture
 
 TRAIN, VALIDATION = "train", ("val", "validation", "valid", "test")
 Share = Annotated[float, Range(low=0.01, high=0.9)]
+_SHOWN = 8  # folders that a message names
 _CACHED_BYTES = 2**30  # of pixels, in each process
 
 
@@ -57,7 +60,8 @@ def own_images(
         The source; its class names are the names of the folders, sorted.
 
     Raises:
-        UserError: No folder, one class or none, a class that cannot be split.
+        UserError: No folder, one class or none, a class that cannot be split, folders of images
+            beside a root/train that might be a class.
     """
     if split not in (TRAIN, "val"):
         raise UserError(f"the split of a folder of images is 'train' or 'val', not {split!r}")
@@ -85,6 +89,8 @@ def count(root: str | None, share: float = 0.2, seed: int = 0) -> Count:
 def _read(root: str | None, split: str, share: float, seed: int) -> Any:
     """The source of a split, without copies."""
     there = [name for name in (TRAIN, *VALIDATION) if root and _is_split(root, name)]
+    if TRAIN in there:
+        _check_others(root, there)
     if TRAIN in there and len(there) > 1:
         return sources.image_folder(root, TRAIN if split == TRAIN else there[1])
     whole = sources.image_folder(root, TRAIN if TRAIN in there else None)
@@ -105,6 +111,34 @@ def _is_split(root: str, name: str) -> bool:
     if os.path.isdir(folder):
         return any(entry.is_dir() for entry in os.scandir(folder))
     return os.path.isfile(f"{folder}.zip") or bool(annotations.beside(root, name)[0])
+
+
+def _check_others(root: str, there: Sequence[str]) -> None:
+    """Looks for folders of images beside those of the splits, which are not read.
+
+    Where only train is there, it may be a class like them, so that they are refused; otherwise a
+    warning names them. Folders whose names are of other parts of a data set are passed over.
+    """
+    if not os.path.isdir(os.path.join(root, TRAIN)):
+        return
+    folder_names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    others = [
+        name
+        for name in folder_names
+        if not (name.startswith(".") or folders.is_made(name) or folders.are_splits([name]))
+        and folders.files_under(os.path.join(root, name), picture.suffixes()).paths
+    ]
+    if not others:
+        return
+    listed = ", ".join(others[:_SHOWN]) + (", ..." if len(others) > _SHOWN else "")
+    if len(there) > 1:
+        warn(f"{root}: read {there[0]} and {there[1]}, and not the images in {listed}")
+        return
+    raise UserError(
+        f"{root} has folders of images beside {TRAIN}: {listed}. If {TRAIN} is a class like them, "
+        f"call its folder otherwise; if it has the classes, give "
+        f"--config.data_dir={os.path.join(root, TRAIN)}"
+    )
 
 
 def held_back(source: sources.FileSource, share: float, seed: int) -> frozenset[int]:

@@ -83,6 +83,29 @@ def test_a_class_may_be_called_train(tmp_path):
     assert own_images(root, "train").class_names == ("bus", "train")
 
 
+def test_a_train_that_may_be_a_class_or_a_part_is_refused(tmp_path):
+    for name in ("bus", "car", "train"):
+        fill(tmp_path / name, {"monday": 3, "tuesday": 3})
+    for read in (count, lambda root: own_images(root, "val")):
+        with pytest.raises(UserError, match="beside train: bus, car. If train is a class .*data_dir=.*/train$"):
+            read(str(tmp_path))
+    assert own_images(str(tmp_path / "train"), "train").class_names == ("monday", "tuesday")
+    fill(tmp_path / "val", {"monday": 1, "tuesday": 1})
+    with pytest.warns(UserWarning, match="read train and val, and not the images in bus, car$"):
+        assert count(str(tmp_path)) == Count(2, 6, 2)
+
+
+def test_folders_beside_train_that_hold_other_things_are_passed_over(tmp_path):
+    fill(tmp_path / "train", {"a": 3, "b": 3})
+    for name in ("test1/1.png", "notes/a.txt", ".cache/a.png", "@eaDir/a.png", "unseen_test/1.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    assert count(str(tmp_path)) == Count(2, 4, 2)
+    (tmp_path / "train").rename(tmp_path / "images")
+    (tmp_path / "train.csv").write_text("".join(f"images/{k}/{i}.png,{k}\n" for k in "ab" for i in range(3)))
+    assert count(str(tmp_path)) == Count(2, 4, 2)
+
+
 @pytest.mark.parametrize(
     "numbers, message",
     [
