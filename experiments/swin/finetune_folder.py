@@ -24,6 +24,8 @@ from ml_collections import ConfigDict
 
 from swin_jax.core import storage
 from swin_jax.core.config import derived, parse_arg, refuse_as_script, spec
+from swin_jax.core.errors import warn
+from swin_jax.core.public_names import name_of
 from swin_jax.core.sizes import per_axis
 
 if __name__ == "__main__":
@@ -38,6 +40,7 @@ from swin_jax.evals.accuracy import Accuracy
 from swin_jax.models.swin import Swin, rules
 from swin_jax.optim import adamw
 from swin_jax.optim.schedules import warmup_cosine
+from swin_jax.pretrained.arguments import read_config
 from swin_jax.pretrained.swin import finetune
 from swin_jax.pretrained.swin.loader import arguments_of
 from swin_jax.tasks.classification import Classification
@@ -97,7 +100,7 @@ def get_config(arg=None):
     c.task = spec(Classification, model=model, tx=tx, **same, seed=ref("seed"), **plain)
 
     # Data
-    folder = dict(root=ref("data_dir"), share=ref("held_back"), seed=ref("seed"))
+    folder = dict(root=ref("data_dir"), share=ref("held_back"), seed=split_seed(c))
     cut = dict(size=size, scale=recipe("crop"), auto_augment=recipe("randaugment"))
     colors = dict(hue=recipe("hue"), gray=recipe("gray"))
     augment = spec(color_train_transform, transform=spec(train_transform, **cut), **colors)
@@ -134,13 +137,13 @@ def sizes():
     """
     c = ConfigDict(dict(seed=0, data_dir="", held_back=0.2))
     ref, found = c.get_oneway_ref, functools.lru_cache(count)
-    folder = [ref(key) for key in ("data_dir", "held_back", "seed")]
+    c.init_from = run.init_from(convert=spec(finetune.pretrained, resize="bicubic"), backbone=True)
+    folder = [ref("data_dir"), ref("held_back"), split_seed(c)]
     c.num_classes = derived(lambda *args: found(*args).classes, *folder)
     c.num_train = derived(lambda *args: found(*args).train, *folder)
     c.batch_size = derived(_batch_size, ref("num_train"))
     c.max_bad_records = ref("num_train") // 10
 
-    c.init_from = run.init_from(convert=spec(finetune.pretrained, resize="bicubic"), backbone=True)
     path, arguments = c.init_from.get_oneway_ref("path"), functools.lru_cache(_arguments)
 
     def recipe(key):
@@ -155,6 +158,14 @@ def sizes():
     return c, recipe, {key: of_model(key) for key in SMALL if key != "image_size"}
 
 
+def split_seed(c):
+    """A reference to the seed that chooses the images to hold back: that of the run whose weights
+    are taken, if it learned from the same folder, else the run's own.
+    """
+    path = c.init_from.get_oneway_ref("path")
+    return derived(_split_seed, path, *run.refs(c, "data_dir", "held_back", "seed").values())
+
+
 def use_fakes(c):
     """No data and no time: a tiny model on made-up images."""
     c.update(total_steps=3, num_classes=10, num_train=24, batch_size=8)
@@ -167,6 +178,24 @@ def use_fakes(c):
 def _arguments(path: str) -> dict:
     """The arguments of the Swin whose weights lie at a path; where none do, `init_from` says so."""
     return SMALL | (arguments_of(path) if path and storage.path(path).exists() else {})
+
+
+def _split_seed(path: str, data_dir: str, held_back: float, seed: int) -> int:
+    """The seed of `split_seed`; a warning tells of images to hold back that were trained on."""
+    if not (path and data_dir) or not (storage.path(path) / "checkpoints").is_dir():
+        return seed
+    config = read_config(path)
+    earlier = {key: config.get(f"data.source.{key}") for key in ("fn", "root", "share", "seed")}
+    if earlier["fn"] != name_of(own_images) or None in earlier.values():
+        return seed
+    if os.path.realpath(earlier["root"]) != os.path.realpath(data_dir):
+        return seed
+    if held_back > earlier["share"]:
+        warn(
+            f"{path} was trained on some of the images that held_back={held_back} holds back: it "
+            f"held back {earlier['share']}, which --config.held_back={earlier['share']} does here"
+        )
+    return earlier["seed"]
 
 
 def _copies(size: int | tuple[int, int]) -> int:

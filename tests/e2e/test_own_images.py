@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -57,6 +58,26 @@ def test_weights_bring_their_architecture_and_recipe(folder, tmp_path, root):
     assert (built.embed_dim, built.depths, built.window_size, built.image_size) == (32, (1, 2), 7, 56)
     assert built.num_classes == 3 and config.data.transform.transform.size == 56
     assert config.task.tx.schedule.base_lr < scratch and config.task.tx.layer_scale.decay < 1
+
+
+def test_a_run_holds_back_what_the_run_before_it_did(folder, tmp_path, root):
+    first = configs.load(f"{root}/{FILE}")
+    first.data_dir = str(folder)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps(configs.flatten(first)))
+    second = configs.load(f"{root}/{FILE}")
+    second.data_dir, second.seed = f"{folder}/../{folder.name}", 1
+    assert second.data.source.seed == second.evals.val.run.data.source.seed == 1
+    second.init_from.path = str(tmp_path)
+    assert second.data.source.seed == second.evals.val.run.data.source.seed == 0
+    trained, held = (configs.build(config.source, "data") for config in (first.data, second.evals.val.run.data))
+    names = [{os.path.realpath(source.record_name(i)) for i in range(len(source))} for source in (trained, held)]
+    assert len(names[1]) == 6 and not names[0] & names[1]
+    with pytest.warns(UserWarning, match="held_back=0.4 holds back: it held back 0.2, which --config.held_back=0.2"):
+        second.held_back = 0.4
+        assert second.num_train == 18
+    second.data_dir = str(tmp_path)  # of other images
+    assert second.data.source.seed == 1
 
 
 @pytest.mark.parametrize(
