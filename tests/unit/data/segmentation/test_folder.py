@@ -14,7 +14,7 @@ from PIL import Image
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.pipeline import EvalData, TrainData
-from swin_jax.data.segmentation import checking, palettes, scan
+from swin_jax.data.segmentation import checking, palettes
 from swin_jax.data.segmentation.folder import label_folder
 from swin_jax.data.segmentation.transforms import train_transform
 
@@ -275,50 +275,6 @@ def test_a_class_without_a_pixel_is_said_with_a_hint_for_masks_of_255(root):
         save(root, f"{name}.png", np.where(label() > 0, 255, 0).astype(np.uint8))
     with pytest.warns(UserWarning, match="has no pixel of 2 of the classes: sea, sand; 255 stands for no class"):
         read(root)
-
-
-def test_turned_photos_are_measured_as_they_are_read(root):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    image(0, SIZE[::-1]).save(root / "images/train/a.jpg", exif=exif)
-    assert read(root)[0]["image"].size == SIZE[::-1]
-    refused(root, "a.png: it is 9 x 6 pixels, its image 6 x 9", conversion="reference")
-
-
-def turn(path, orientation):
-    """Saves a picture again with an orientation in its EXIF."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    with Image.open(path) as stored:
-        stored.load()
-        stored.save(path, exif=exif)
-
-
-@pytest.mark.parametrize("orientation, size", [(2, SIZE), (3, SIZE), (4, SIZE), (6, (9, 9))])
-def test_turned_photos_whose_labels_may_not_be_are_said(root, orientation, size, capsys):
-    image(0, size).save(root / "images/train/a.jpg")
-    save(root, "a.png", label(0, size))
-    turn(root / "images/train/a.jpg", orientation)
-    with pytest.warns(
-        UserWarning, match="1 of 3 images are turned upright .* conversion=reference, .*images/train/a.jpg"
-    ):
-        read(root)
-    assert scan.run([f"--folder={root}"]) == 0
-    assert "1 of 3 images are turned upright" in capsys.readouterr().out
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        read(root, conversion="reference")
-        image(1, SIZE[::-1]).save(root / "images/train/b.jpg")
-        turn(root / "images/train/b.jpg", 6)  # of which the size tells that labels are of upright pixels
-        read(root)
-
-
-def test_labels_turn_by_their_own_orientation_as_images_do(root):
-    for path in (root / "images/train/a.jpg", root / "labels/train/a.png"):
-        turn(path, 3)
-    source = read(root, check=False)
-    np.testing.assert_array_equal(source[0]["label"], label(0)[::-1, ::-1])
-    np.testing.assert_array_equal(read(root, check=False, conversion="reference")[0]["label"], label(0))
 
 
 def test_a_check_looks_at_new_and_changed_files_only_and_no_report_is_needed(root, monkeypatch, tmp_path):
