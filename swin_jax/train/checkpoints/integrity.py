@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -92,28 +92,32 @@ def write_checksums(directory: epath.Path) -> None:
         storage.write(path / CHECKSUMS, json.dumps(_checksums(path), indent=1) + "\n")
 
 
-def _checksums(path: epath.Path, part: int = 0, parts: int = 1) -> dict[str, int]:
-    """The CRC-32 of every file in the parts of a checkpoint,
-    or of each `parts`-th from the `part`-th on.
-    """
+def _checksums(path: epath.Path, names: Iterable[str] | None = None) -> dict[str, int]:
+    """The CRC-32 of every file in the parts of a checkpoint, or of those with these names."""
     sums = {}
-    for file in _files(path)[part::parts]:
+    for name, file in _files(path).items():
+        if names is not None and name not in names:
+            continue
         value = 0
         with file.open("rb") as stream:
             while block := stream.read(2**22):
                 value = zlib.crc32(block, value)
-        sums[str(file.relative_to(path))] = value
+        sums[name] = value
     return sums
 
 
-def _files(path: epath.Path) -> list[pathlib.Path]:
-    return sorted(file for file in pathlib.Path(path).glob("*/**/*") if file.is_file())
+def _files(path: epath.Path) -> dict[str, pathlib.Path]:
+    """The files in the parts of a checkpoint by their names, paths below it."""
+    files = sorted(file for file in pathlib.Path(path).glob("*/**/*") if file.is_file())
+    return {str(file.relative_to(path)): file for file in files}
 
 
 def check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
     """Raises ValueError if a file of a checkpoint, one of this part, is not what was saved.
 
-    A bucket checks its objects itself, and old checkpoints have no checksums.
+    Files that were not saved are no damage: Finder, Windows, file servers and programs that
+    synchronize folders leave files of their own in any folder, and nothing reads them. A bucket
+    checks its objects itself, and old checkpoints have no checksums.
     """
     if storage.is_remote(path):
         return
@@ -121,15 +125,13 @@ def check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
         if (path / CHECKSUMS).exists() or _meta(path).get(SEALED):
             raise ValueError(f"{CHECKSUMS} is missing")
         return
-    saved, found = _object(path / CHECKSUMS), _checksums(path, part, parts)
-    missing = saved.keys() - {str(file.relative_to(path)) for file in _files(path)}
-    # Finder and NFS leave hidden files of their own in any folder.
-    added = {
-        file for file in found.keys() - saved.keys() if pathlib.Path(file).name.startswith(".")
-    }
-    wrong = sorted(
-        missing | {file for file in found.keys() - added if saved.get(file) != found[file]}
-    )
+    saved = _object(path / CHECKSUMS)
+    if not saved:
+        raise ValueError(f"{CHECKSUMS} is not what was saved")
+    missing = saved.keys() - _files(path).keys()
+    own = sorted(saved.keys() - missing)[part::parts]
+    found = _checksums(path, own)
+    wrong = sorted(missing | {name for name in own if saved[name] != found.get(name)})
     if wrong:
         raise ValueError(f"{wrong[0]} is not what was saved")
 

@@ -19,9 +19,16 @@ from tests.unit.train.checkpoints import META, abstract, restore, same, save, st
 # ---- there and back ----
 
 
-@pytest.mark.parametrize("name", [".DS_Store", "._kernel", "d/.nfs0000a1"])
-def test_hidden_files_that_others_leave_are_no_damage(workdir, name):
-    (checkpoint.folder(workdir) / "2/params" / name).write_bytes(b"theirs")
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "._kernel", "d/.nfs0000a1", "desktop.ini", "d/desktop.ini", "@eaDir/manifest.ocdbt@Syno",
+             "../@eaDir/params@SynoEAStream", "../../@eaDir/2", "../desktop.ini", "../../desktop.ini",
+             "manifest (conflicted copy).ocdbt", "../meta/metadata.sync-conflict-20261130-101010-ABCDEFG"]
+)  # fmt: skip
+def test_files_that_others_leave_are_no_damage(workdir, name):
+    """As Finder, Windows, file servers and programs that synchronize folders do."""
+    file = checkpoint.folder(workdir) / "2/params" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"theirs")
     found, _, lines = restore(workdir, state())
     assert same(found, state(2)) and lines == []
     assert checkpoint.load_params(workdir)[2]["step"] == 2
