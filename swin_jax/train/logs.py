@@ -64,7 +64,7 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict]:
 
 def _lines(path: epath.Path) -> list[str]:
     try:
-        return storage.read_text(path).splitlines()
+        return storage.read_text(path).removeprefix("\ufeff").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -74,17 +74,40 @@ def _lines(path: epath.Path) -> list[str]:
 def truncate(workdir: str | os.PathLike, step: int) -> None:
     """Drops from metrics.jsonl every line after `step` and every torn one,
     leaving the other lines byte for byte.
+
+    Where there are lines that this program does not write, as of an editor that saves UTF-16 or
+    lays JSON out anew, all that was there is kept in a copy, and that is said.
     """
     path = metrics_path(workdir)
     if not path.exists():
         return
-    kept = []
+    kept, foreign = [], 0
     for line in _lines(path):
         parsed = _parse(line)
-        if parsed is not None and parsed["step"] <= step:
+        if parsed is None:
+            foreign += bool(line.strip()) and not _is_torn(line)
+        elif parsed["step"] <= step:
             kept.append(line + "\n")
+    if foreign:
+        aside = _copy_aside(path)
+        say(f"{path} has {foreign} lines that are not of a log; as it was, it is kept in {aside}")
     # Whole, so that a kill in between leaves the old file or the new one.
     storage.write(path, "".join(kept))
+
+
+def _is_torn(line: str) -> bool:
+    """True for the beginning of a line of `format_line`."""
+    start = '{"step": '
+    return line[: len(start)] == start[: len(line)]
+
+
+def _copy_aside(path: epath.Path) -> epath.Path:
+    """Copies a log to metrics_1.jsonl, or the next number that is free; returns its path."""
+    number = 1
+    while (aside := path.with_name(f"metrics_{number}.jsonl")).exists():
+        number += 1
+    storage.write(aside, path.read_bytes())
+    return aside
 
 
 def set_aside(workdir: str | os.PathLike) -> None:
@@ -94,10 +117,8 @@ def set_aside(workdir: str | os.PathLike) -> None:
     lines = read_metrics(workdir)
     if not lines:
         return
-    path, number = metrics_path(workdir), 1
-    while (aside := path.with_name(f"metrics_{number}.jsonl")).exists():
-        number += 1
-    storage.write(aside, path.read_bytes())
+    path = metrics_path(workdir)
+    aside = _copy_aside(path)
     path.unlink()
     say(
         f"{path} has {len(lines)} lines up to step {lines[-1]['step']} of an earlier run, "
