@@ -30,7 +30,9 @@ from swin_jax.train.label_space import weights_classes
 from swin_jax.train.setup import Run
 
 FOLDERS, LEGEND, SHARES = ("labels", "overlays"), "legend.png", "shares.csv"
-FILES = tuple(f"predictions/{name}" for name in (LEGEND, SHARES))
+PLACE = "predictions"  # of a workdir
+FILES = tuple(f"{PLACE}/{name}" for name in (LEGEND, SHARES))
+ALL_FOLDERS = (PLACE, *(f"{PLACE}/{name}" for name in FOLDERS))
 _HELD = 4  # batches of windows that wait for others of their size
 _SWATCH = 24  # pixels
 
@@ -59,7 +61,7 @@ def write_labels(config, run: Run, data: EvalData, folder: epath.Path) -> int:
         shape = jax.eval_shape(maps, state, run.task.batch_shapes(1), frozen)["maps"].shape
         names = _class_names(config, folder, shape[-1])
         colors = class_colors(config, len(names))
-        target, rows, used = folder / "predictions", [], set()
+        target, rows, used = folder / PLACE, [], set()
         windows = _windows(data, transforms, method)
         for name, picture, labels in _labels(run, state, frozen, windows, data.batch_size):
             rows.append((name, np.bincount(labels.ravel(), minlength=len(names)) / labels.size))

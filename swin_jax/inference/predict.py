@@ -33,6 +33,7 @@ from swin_jax.tasks.base import check_frozen
 from swin_jax.train import checkpoint, sharding
 from swin_jax.train.label_space import weights_classes
 from swin_jax.train.setup import Run, build_run
+from swin_jax.train.workdir import check_entries
 
 CLASSES, FEATURES = ("predictions.csv", "predictions.png"), "features.npz"
 SHEET = 40  # pictures on the sheet
@@ -70,7 +71,8 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
         raise UserError(
             f"--predict writes {', '.join(_ACTIONS)}; this experiment's task predicts {predicts}"
         )
-    act, files = _ACTIONS[predicts]
+    act, files, folders = _ACTIONS[predicts]
+    check_entries(folder, (), folders)
     for name in files:
         storage.check_target(folder / name)
     return functools.partial(act, config, run, pictures(config, images), folder, top)
@@ -213,9 +215,9 @@ def _predict_maps(config, run: Run, data: EvalData, folder: epath.Path, top: int
     return 0
 
 
-# What a task predicts -> what writes it, and the files that it writes.
-_ACTIONS = {
-    "logits": (_predict_classes, CLASSES),
-    "features": (_predict_features, (FEATURES,)),
-    "maps": (_predict_maps, label_pictures.FILES),
+# What a task predicts -> what writes it, and the files and folders that it writes.
+_ACTIONS: dict[str, tuple[Callable[..., int], tuple[str, ...], tuple[str, ...]]] = {
+    "logits": (_predict_classes, CLASSES, ()),
+    "features": (_predict_features, (FEATURES,), ()),
+    "maps": (_predict_maps, label_pictures.FILES, label_pictures.ALL_FOLDERS),
 }

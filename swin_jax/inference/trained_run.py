@@ -28,7 +28,7 @@ from swin_jax.train import checkpoint, sharding
 from swin_jax.train.label_space import takes_classifier
 from swin_jax.train.setup import Run, read_frozen
 from swin_jax.train.state import first_state
-from swin_jax.train.workdir import make_workdir, resume
+from swin_jax.train.workdir import check_place, make_workdir, resume
 
 _THREADS = 4
 _OF_TEXTS = ("clean", "vocabulary", "context_length")
@@ -50,6 +50,7 @@ def open_trained(config, workdir: str, writes: bool = True) -> epath.Path:
     folder = storage.path(workdir)
     has_weights = checkpoint.exists(folder)
     if not has_weights:
+        check_place(folder)
         if not config.init_from.path:
             where = checkpoint.folder(folder)
             raise UserError(

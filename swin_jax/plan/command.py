@@ -17,6 +17,8 @@ from swin_jax.plan import report as plan_report
 from swin_jax.plan.search import StateBytes, applied, flags, search, state_bytes, verdict
 from swin_jax.train.workdir import make_workdir
 
+_FACTS, _CHART = "plan.json", "plan.png"  # of a workdir
+
 
 def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Callable[[], int]:
     """Checks what to plan, and builds the step of the config for it.
@@ -54,6 +56,8 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
     folder = storage.path(workdir) if workdir else None
     if folder:
         make_workdir(folder)
+        for name in (_FACTS, _CHART):
+            storage.check_target(folder / name)
     tpu_compiler.prepare_backend()
     if auto:
         states = state_bytes(config, topology)
@@ -89,9 +93,9 @@ def _report(find: Callable[[], dict[str, Any]], folder: epath.Path | None) -> in
     if "settings" in facts:
         print(f"flags       {flags(facts['settings'])}", flush=True)
     if folder:
-        storage.write(folder / "plan.json", json.dumps(facts, indent=1) + "\n")
-        plan_report.draw(facts, folder / "plan.png")
-        print(f"written     {folder / 'plan.json'}, {folder / 'plan.png'}", flush=True)
+        storage.write(folder / _FACTS, json.dumps(facts, indent=1) + "\n")
+        plan_report.draw(facts, folder / _CHART)
+        print(f"written     {folder / _FACTS}, {folder / _CHART}", flush=True)
     return 0 if facts["memory"]["fits"] else 1
 
 

@@ -30,6 +30,7 @@ from swin_jax.train.workdir import make_workdir
 
 REPEATS = 5
 SECONDS = 1.0  # that a repetition takes at least
+_FACTS = "throughput.json"  # of a workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,7 @@ def prepare(config, workdir: str | None, batch_sizes: str = "") -> Callable[[], 
     folder = storage.path(workdir) if workdir else None
     if folder:
         make_workdir(folder)
+        storage.check_target(folder / _FACTS)
     return functools.partial(_measure_all, config, runs, folder)
 
 
@@ -112,8 +114,8 @@ def _measure_all(config, runs: dict[int, Run], folder: epath.Path | None) -> int
         for line in _lines(found, f"{example_name(run.task)}s"):
             say(line)
     if folder and lead:
-        storage.write(folder / "throughput.json", json.dumps(facts, indent=1) + "\n")
-        say(f"written     {folder / 'throughput.json'}")
+        storage.write(folder / _FACTS, json.dumps(facts, indent=1) + "\n")
+        say(f"written     {folder / _FACTS}")
     return 0 if any("training" in found for found in facts["measured"]) else 1
 
 

@@ -4,9 +4,10 @@ and one place for all hosts.
 
 import contextlib
 import os
+import pathlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from swin_jax.core.errors import UserError
 
 def make_workdir(folder: epath.Path) -> None:
     """Makes a workdir where there is none; raises UserError where that cannot be."""
-    _check_name(folder)
+    check_place(folder)
     try:
         if storage.is_remote(folder):
             _check_bucket(folder)
@@ -47,11 +48,19 @@ def _weights_in(folder: epath.Path) -> str:
 @contextlib.contextmanager
 def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
     """A block that reads and writes a workdir, or elsewhere;
-    raises UserError where a disk is full or gone, or a file may not be used.
+    raises UserError where a disk is full or gone, a file may not be used or is in the place of a
+    folder.
     """
     try:
         with storage.permitted():
             yield
+    except (FileExistsError, NotADirectoryError) as error:
+        if not error.filename:
+            raise
+        raise UserError(
+            f"{error.filename} cannot be used: a file or a link is in the place of a folder; "
+            "remove it or move it away"
+        ) from error
     except OSError as error:
         if not storage.is_unwritable(error):
             raise
@@ -60,6 +69,28 @@ def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
             f"{where} cannot be written: {storage.reason(error)}; "
             "the same command resumes once that is fixed"
         ) from error
+
+
+def check_place(folder: epath.Path) -> None:
+    """Raises UserError for a workdir whose name libraries would take for another one,
+    and for one inside the checkpoints of a run, which would be damage to them.
+    """
+    _check_name(folder)
+    if storage.is_remote(folder):
+        return
+    for path in dict.fromkeys((os.path.abspath(folder), os.path.realpath(folder))):
+        inside = pathlib.Path(path)
+        for place in (inside, *inside.parents):
+            if place.name == "checkpoints" and _is_run(place.parent):
+                raise UserError(
+                    f"--workdir={folder} cannot be used: it is inside the checkpoints of a run, "
+                    f"whose workdir is {place.parent}; give that, or a folder of its own"
+                )
+
+
+def _is_run(folder: pathlib.Path) -> bool:
+    """True if a folder holds what a run writes at its start; a config.json alone many others do."""
+    return all((folder / name).is_file() for name in ("config.json", "header.json"))
 
 
 def _check_name(folder: epath.Path) -> None:
@@ -83,19 +114,28 @@ def _check_name(folder: epath.Path) -> None:
 
 # What a run writes into its workdir, besides files that it replaces.
 _FILES = "config.json", "header.json", "metrics.jsonl", "owner.json"
-_FOLDERS = "checkpoints", "damaged_checkpoints", "pictures", "profile", "tensorboard"
+_FOLDERS = (
+    *("checkpoints", "damaged_checkpoints", "pictures"),
+    *("profile", "tables", "tensorboard"),
+)
 
 
-def check_entries(folder: epath.Path) -> None:
+def check_entries(
+    folder: epath.Path, files: Sequence[str] = _FILES, folders: Sequence[str] = _FOLDERS
+) -> None:
     """Raises UserError where something of another kind has the name of a file or folder of a run.
 
     In a bucket nothing can.
+
+    Args:
+        folder: The workdir.
+        files, folders: Names of what is about to be written, a folder before those in it.
     """
     if storage.is_remote(folder):
         return
-    for name in (*_FILES, *_FOLDERS):
+    for name in (*files, *folders):
         path = folder / name
-        right = path.is_file() if name in _FILES else path.is_dir()
+        right = path.is_file() if name in files else path.is_dir()
         if os.path.lexists(path) and not right:
             if path.is_dir():
                 kind = "a folder"

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 from experiments.clip import clip_openai
+from experiments.segmentation import upernet_ade20k
 from PIL import Image
 
 from experiments import quickstart
@@ -16,6 +17,8 @@ from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.inference import export, predict, search
 from swin_jax.inference.trained_run import open_trained
+from swin_jax.plan import command as plan
+from swin_jax.plan import throughput
 from swin_jax.pretrained.swin import finetune
 from swin_jax.train import loop
 
@@ -226,6 +229,37 @@ def test_a_folder_in_the_place_of_a_result_is_told_before_the_work(run, prepare,
     (run / name).mkdir()
     with pytest.raises(UserError, match=f"{name} cannot be written: it is a folder"):
         prepare(config, str(run), "pictures")
+
+
+@pytest.mark.parametrize("name", ["predictions", "predictions/labels", "predictions/overlays"])
+def test_a_file_in_the_place_of_a_folder_of_results_is_told_before_the_work(run, name):
+    """It ended in a traceback after the first batch of pictures."""
+    config = upernet_ade20k.get_config("fake")
+    predict.prepare(config, str(run), "pictures")
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).touch()
+    with pytest.raises(UserError, match=f"{name} cannot be used: it is a file"):
+        predict.prepare(config, str(run), "pictures")
+
+
+@pytest.mark.parametrize("name", ["throughput.json", "plan.json", "plan.png"])
+def test_a_folder_in_the_place_of_a_report_is_told_before_the_work(run, name, monkeypatch):
+    monkeypatch.setattr(plan.chips.Topology, "compiler_options", lambda self: {})
+    monkeypatch.setattr(plan.tpu_compiler, "prepare_backend", lambda: pytest.fail("worked"))
+    (run / name).mkdir()
+    config = quickstart.get_config("fake")
+    with pytest.raises(UserError, match=f"{name} cannot be written: it is a folder"):
+        if name == "throughput.json":
+            throughput.prepare(config, str(run))
+        else:
+            plan.prepare(config, "v5e:2x2", str(run))
+
+
+def test_a_checkpoint_in_the_place_of_the_run_is_told(run):
+    for name in ("config.json", "header.json"):
+        (run / name).write_text("{}")
+    with pytest.raises(UserError, match=f"inside the checkpoints of a run, whose workdir is {run};"):
+        open_trained(quickstart.get_config("fake"), str(run / "checkpoints/3"))
 
 
 def test_what_an_export_cannot_write_is_told_before_the_work(run):

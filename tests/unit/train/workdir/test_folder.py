@@ -88,7 +88,7 @@ def test_a_file_of_a_run_that_is_none_is_refused(tmp_path, name, make):
 
 
 @pytest.mark.parametrize("make", [link_to_nothing, link_to_itself, file, fifo, link_to_a_file])
-@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "tables"])
 def test_a_folder_of_a_run_that_is_none_is_refused(tmp_path, name, make):
     make(tmp_path / name)
     with pytest.raises(UserError, match=f"{name} cannot be used: it is "):
@@ -99,6 +99,30 @@ def test_links_to_the_right_kind_are_used(tmp_path):
     check_entries(tmp_path)
     link_to_a_file(tmp_path / "metrics.jsonl"), link_to_a_folder(tmp_path / "checkpoints")
     check_entries(tmp_path)
+
+
+def test_a_file_in_the_place_of_any_other_folder_is_one_line(tmp_path):
+    (tmp_path / "statistics").write_text("x")
+    for make in (lambda path: path.mkdir(), lambda path: (path / "deeper").mkdir()):
+        with pytest.raises(UserError, match="statistics.* cannot be used: a file or a link") as caught:
+            with writing_to(tmp_path):
+                make(tmp_path / "statistics")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_workdir_inside_the_checkpoints_of_a_run_is_refused_and_its_own_is_named(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    (run / "checkpoints/2").mkdir(parents=True)
+    make_workdir(run / "checkpoints/3")  # a folder called checkpoints may hold workdirs
+    for name in ("config.json", "header.json"):
+        (run / name).write_text("{}")
+    (tmp_path / "link").symlink_to(run / "checkpoints")
+    monkeypatch.chdir(run / "checkpoints/2")
+    for place in (run / "checkpoints", run / "checkpoints/2", run / "checkpoints/2/new", tmp_path / "link/2", "."):
+        with pytest.raises(UserError, match=f"inside the checkpoints of a run, whose workdir is {run};"):
+            make_workdir(storage.path(place))
+    assert not list((run / "checkpoints/2").iterdir())
+    make_workdir(run), make_workdir(run / "inner")
 
 
 @pytest.mark.parametrize("make", [link_to_nothing, link_to_itself, file, fifo])
