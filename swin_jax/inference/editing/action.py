@@ -4,6 +4,7 @@ as files in a run's workdir.
 
 import csv
 import functools
+import hashlib
 import io
 import itertools
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from swin_jax.core import config as configs
 from swin_jax.core import storage
@@ -21,7 +23,11 @@ from swin_jax.data.video.encode import encode_png
 from swin_jax.inference.editing import sheets, sources
 from swin_jax.inference.editing.batches import filled, progress
 from swin_jax.inference.editing.edits import Chosen, LoadedEditor, Synthesize, synthesizer
+from swin_jax.train.workdir import check_entries, check_place
 
+_PLACE = "edits"  # of a workdir
+_TEXT = "text.txt"  # beside the edits, what they are made to
+_LONGEST = 200  # bytes of a folder's name; file systems have 255
 _PAIRS = "before_after"
 _SHEET = 24  # edits on the sheet
 _FRAMES = 25  # of the video
@@ -40,18 +46,20 @@ def prepare(config: Any, workdir: str, what: str) -> Callable[[], int]:
     Returns:
         The function that edits and returns the exit status, 0. It writes for each name
         NAME.png, NAME.npz (`ws` before; `edited_ws`, or `style_0`, ... after) and NAME.csv
-        (layer, channel, weight); and before_after.png, a sheet over the editor's axes, and a
-        video along the first one.
+        (layer, channel, weight); and text.txt, before_after.png, a sheet over the editor's axes,
+        and a video along the first one.
 
     Raises:
         UserError: An experiment that edits nothing; files that are missing; pictures without an
-            inverter, and those that are neither square nor have landmarks.
+            inverter, and those that are neither square nor have landmarks; an unusable workdir.
     """
     if config.get("edit") is None:
         raise UserError(
             "this experiment edits nothing; --edit is for those of "
             "experiments/styleclip: styleclip_*.py"
         )
+    check_place(storage.path(workdir))
+    check_entries(storage.path(workdir), (), (_PLACE,))
     source = sources.find(what)
     editor, inverter = configs.build(config.edit, "edit"), None
     editor.check()
@@ -70,11 +78,13 @@ def prepare(config: Any, workdir: str, what: str) -> Callable[[], int]:
 def _act(config, workdir: str, source: sources.Source, editor: Any, inverter: Any) -> int:
     loaded = editor.load(workdir)
     generator, variables = loaded.generator, loaded.variables
+    _check_names(sources.picture_names(source), loaded)
+    folder = _folder(storage.path(workdir), loaded.text)
     finder = inverter and inverter.load(generator, variables)
     found = sources.read(source, generator, variables, config.get("truncation", 1.0), finder)
     _check_names(found.names, loaded)
-    folder = storage.path(workdir) / "edits" / slug(loaded.text)
     folder.mkdir(parents=True, exist_ok=True)
+    storage.write(folder / _TEXT, _encoded(loaded.text))
     synthesize = synthesizer(loaded.generator, loaded.variables)
     count = write_edits(loaded, found, folder, synthesize, config.edit_batch_size)
     files = write_sheets(loaded, found, folder, synthesize)
@@ -86,8 +96,28 @@ def _act(config, workdir: str, source: sources.Source, editor: Any, inverter: An
 
 
 def slug(text: str) -> str:
-    """A text as the name of a folder."""
-    return re.sub(r"\W+", "_", text).strip("_")[:80] or "edit"
+    """A text as the name of a folder; others may have the same."""
+    found = re.sub(r"\W+", "_", text).strip("_")[:80].encode()[:_LONGEST]
+    return found.decode(errors="ignore") or "edit"
+
+
+def _folder(workdir: epath.Path, text: str) -> epath.Path:
+    """The folder of the edits to a text, with a hash in its name where that of the text alone
+    has the edits to another one.
+    """
+    name = slug(text)
+    check_entries(workdir, (), (f"{_PLACE}/{name}",))
+    folder = workdir / _PLACE / name
+    kept = folder / _TEXT
+    if kept.exists() and kept.read_bytes() != _encoded(text):
+        name += f"_{hashlib.sha256(_encoded(text)).hexdigest()[:12]}"
+        folder = folder.with_name(name)
+        check_entries(workdir, (), (f"{_PLACE}/{name}",))
+    return folder
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 @checked

@@ -179,6 +179,11 @@ def check_pictures(source: Source) -> None:
             _check_square(path, _readable(path, picture.open_image, str(path)).size)
 
 
+def picture_names(source: Source) -> tuple[str, ...]:
+    """The names that the latents of pictures will have; () of another source."""
+    return tuple(_name(source, path) for path in source.pictures)
+
+
 def _read_files(source: Source, generator: Any) -> Latents:
     names, paths, found = [], [], []
     for path in source.latents:
@@ -192,10 +197,10 @@ def _read_files(source: Source, generator: Any) -> Latents:
 
 
 def _invert(source: Source, inverter: LoadedInverter) -> Latents:
-    names = [_name(source, path) for path in source.pictures]
+    names = picture_names(source)
     _check_unique(names, source.pictures)
     pictures = np.stack([_face(path, inverter.image_size) for path in source.pictures])
-    return Latents(tuple(names), inverter.invert(pictures), pictures)
+    return Latents(names, inverter.invert(pictures), pictures)
 
 
 def _name(source: Source, path: pathlib.Path) -> str:

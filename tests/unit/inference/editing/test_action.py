@@ -129,8 +129,9 @@ def test_edits_of_seeds_lie_in_a_folder_of_the_text(of_seeds, capsys):
     folder, _ = of_seeds
     names = {path.name for path in folder.iterdir()}
     expected = {f"seed{i}{suffix}" for i in (0, 1, 4) for suffix in (".png", ".npz", ".csv")}
-    (video,) = names - expected - {"before_after.png", "alpha_beta.png"}
+    (video,) = names - expected - {"before_after.png", "alpha_beta.png", "text.txt"}
     assert names >= expected and video in ("alpha.mp4", "alpha.gif")
+    assert (folder / "text.txt").read_text() == LoadedShift.text
 
 
 def test_the_picture_is_that_of_the_latent_beside_it(of_seeds):
@@ -222,6 +223,32 @@ def test_a_latent_that_is_called_as_a_sheet_is_refused(tmp_path, name):
     refused(f"{name} is what a sheet beside the edits is called: rename", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["before_after", "alpha_beta"])
+def test_a_picture_that_is_called_as_a_sheet_is_refused_before_its_latents_are_looked_for(tmp_path, name):
+    Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    work = refused(f"{name} is what a sheet beside the edits is called: rename", tmp_path, invert=spec(Means))
+    assert work == ["editor"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_in_the_place_of_the_edits_is_told_before_the_work(tmp_path, link):
+    for name, work in (("edits", []), ("edits/a_face_with_glasses", ["editor"])):
+        path = tmp_path / str(len(work)) / name
+        path.parent.mkdir(parents=True)
+        path.symlink_to("nowhere") if link else path.write_text("notes")
+        WORK.clear()
+        with pytest.raises(UserError, match=f"{name} cannot be used: it is a (file|link to nowhere)"):
+            action.prepare(config(), str(tmp_path / str(len(work))), "seeds:0")()
+        assert WORK == work
+
+
+def test_edits_are_not_written_into_the_checkpoints_of_a_run(tmp_path):
+    for name in ("config.json", "header.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"inside the checkpoints of a run, whose workdir is {tmp_path};"):
+        action.prepare(config(), str(tmp_path / "checkpoints/2"), "seeds:0")
+
+
 def test_latents_of_another_generator_are_not_edited(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((1, 18, 512), np.float32))
     assert refused(r"\[1, 18, 512\], and the generator's are \(n, 4, 8\)", tmp_path) == ["editor"]
@@ -230,3 +257,23 @@ def test_latents_of_another_generator_are_not_edited(tmp_path):
 def test_a_text_is_a_folder_whatever_it_holds():
     assert action.slug("../../a face, with glasses!") == "a_face_with_glasses"
     assert action.slug("???") == "edit" and len(action.slug("long " * 100)) <= 80
+    for letter in ("a", "ü", "笑", "𠮷"):
+        name = action.slug(letter * 300)
+        assert set(name) == {letter} and len(name.encode()) <= 200
+
+
+def test_texts_of_one_name_have_a_folder_each(tmp_path):
+    """The edits to the second one took the place of those to the first, without a word."""
+    texts = ["a face, with glasses?", "a face with glasses", "a face - with glasses", "a face, with glasses?"]
+    folders = []
+    for text in texts:
+        folders.append(action._folder(tmp_path, text))
+        folders[-1].mkdir(parents=True, exist_ok=True)
+        (folders[-1] / "text.txt").write_bytes(action._encoded(text))
+    assert folders[0] == tmp_path / "edits/a_face_with_glasses" == folders[3]
+    assert len(set(folders)) == 3 and all(f.name.startswith("a_face_with_glasses") for f in folders)
+    assert action._folder(tmp_path, texts[1]) == folders[1]
+
+
+def test_what_is_no_utf8_in_a_text_is_kept(tmp_path):
+    assert action._encoded("a\udcff") == b"a\xff" and action._folder(tmp_path, "a\udcff").name == "a"
