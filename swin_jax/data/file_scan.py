@@ -8,6 +8,7 @@ the system's, as of permissions: the next scan reads the file again.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,12 +70,14 @@ def scan(
 
     Returns:
         The findings, one for each path. Raises UserError where the report cannot be read or opened,
-        and UnfinishedError where the disk is full before the end, or files can no longer be read.
+        or is something else, as a list or one of the files, and UnfinishedError where the disk is
+        full before the end, or files can no longer be read.
     """
     if os.path.lexists(report) and not os.path.isfile(report):
         raise UserError(
             f"cannot write the report {report} (it is not a file): give another --report=FILE"
         )
+    _check_not_scanned(report, paths)
     try:
         known = {finding["path"]: finding for finding in _known(report, holds)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -105,6 +108,14 @@ def scan(
             f"cannot write the report {report} ({error.strerror}): give another --report=FILE"
         ) from error
     return [known[path] for path in paths]
+
+
+def _check_not_scanned(report: str, paths: Sequence[str]) -> None:
+    """Raises UserError for a report that is one of the files, which are not written to."""
+    name = os.path.basename(report)
+    same = [path for path in paths if os.path.basename(path) == name and os.path.exists(path)]
+    if os.path.exists(report) and any(os.path.samefile(report, path) for path in same):
+        raise UserError(f"--report={report} is a file that is scanned: give another --report=FILE")
 
 
 def check_writable(path: str, others: Sequence[str], flag: str) -> None:
@@ -234,9 +245,18 @@ def _known(report: str, holds: Callable[[Finding], bool]) -> Iterator[Finding]:
         *lines, torn = file.read().split(b"\n")
         for finding in map(json.loads, lines):
             unchanged = finding.items() >= begin(finding["path"]).items()
+            if not finding.keys() >= {"bytes", "problem"}:  # a list of files, for example
+                raise ValueError("not a finding")
             if unchanged and not finding.get("passing") and holds(finding):
                 yield finding
-        start = b'{"path"'
-        if torn and torn[: len(start)] != start[: len(torn)]:
+        if not _is_torn(torn):
             raise ValueError("not a line of this program")
         file.truncate(file.tell() - len(torn))
+
+
+def _is_torn(line: bytes) -> bool:
+    """True for a finding that was cut off anywhere; lists of files have lines with a path too."""
+    start, rest = b'{"path": ', line
+    if path := re.match(rb'\{"path": "(?:[^"\\]|\\.)*"', line):
+        start, rest = b', "bytes": ', line[path.end() :]
+    return rest[: len(start)] == start[: len(rest)]

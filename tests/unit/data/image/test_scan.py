@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UnreadableError
-from swin_jax.data import sources
+from swin_jax.data import file_scan, sources
 from swin_jax.data.image import picture
 from swin_jax.data.image import scan as picture_scan
 from swin_jax.data.image.transforms import eval_transform
@@ -224,7 +224,7 @@ def test_good_pictures_exit_with_0_and_wrong_use_is_told_in_a_line(folder, tmp_p
         ([f"--folder={one}", "--num_threads=0"], "--num_threads=0 must be at least 1"),
         ([f"--folder={one}", "--max_scans=0"], "scans=0: it must be a whole number, at least 1"),
         ([f"--folder={one}", f"--report={tmp_path}/no/report"], "give another --report=FILE"),
-        ([f"--folder={one}", f"--report={one}"], "is not the report of a scan"),
+        ([f"--folder={one}", f"--report={one}"], "is a file that is scanned: give another"),
         ([f"--folder={one}", f"--write_unreadable={one}"], "give another file"),
         ([f"--folder={one}", f"--write_unreadable={tmp_path}/no/list"], "cannot write"),
     ):
@@ -273,3 +273,30 @@ def test_names_that_are_not_utf8_are_shown_and_listed(tmp_path, capsys):
     assert "b\\udce9.png: " in shown and "\\ud800.png: " in shown
     listed = (tmp_path / "bad.txt").read_bytes().splitlines()
     assert [line.rsplit(b"/", 1)[-1] for line in listed] == [b"b\xe9.png", b"\\ud800.png", b"a\0.png"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("key", ["path", "image"])
+def test_a_report_that_is_the_list_itself_is_refused_and_left_alone(tmp_path, capsys, count, end, key):
+    """Findings were appended to it, and a last line without an end was cut off."""
+    for i in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+    rows = [json.dumps({key: f"{i}.png", "label": "cat" if i else "dog"}) for i in range(count)]
+    listed = tmp_path / "train.jsonl"
+    listed.write_text("\n".join(rows) + end)
+    before = listed.read_bytes()
+    assert picture_scan.run([f"--annotations={listed}", f"--report={listed}"]) == 2
+    assert f"{listed} is not the report of a scan: give another --report=FILE" in capsys.readouterr().err
+    assert listed.read_bytes() == before
+
+
+def test_a_finding_that_was_cut_off_anywhere_is_read_again(tmp_path):
+    one, report = tmp_path / 'a"\\.png', tmp_path / "report"
+    Image.new("RGB", (8, 8)).save(one)
+    assert picture_scan.run([f"--folder={one}", f"--report={report}"]) == 0
+    line = report.read_bytes()
+    for end in range(len(line)):
+        report.write_bytes(line[:end])
+        assert list(file_scan._known(str(report), lambda finding: True)) == []
+        assert report.read_bytes() == b""
