@@ -28,6 +28,7 @@ from swin_jax.core import termination
 from swin_jax.core.output.text import say
 from swin_jax.core.params import path_name
 from swin_jax.ops import batch_sharding
+from swin_jax.plan import cache as plan_cache
 from swin_jax.plan import chips, collectives, flops, kernels, roofline, tpu_compiler
 from swin_jax.tasks.base import prediction_shapes, train_flops
 from swin_jax.train import setup
@@ -174,9 +175,9 @@ def _kept(
     """The cached result, if any; a full result also serves a quick plan."""
     if cache:
         for tried in dict.fromkeys(("full", effort)):
-            file = cache / f"{_key(lowered, topology, tried)}.json"
-            if file.exists():
-                return json.loads(file.read_text()) | {"from_cache": True}
+            found = plan_cache.read(cache / f"{_key(lowered, topology, tried)}.json")
+            if found is not None:
+                return found | {"from_cache": True}
     return None
 
 
@@ -199,18 +200,8 @@ def _compile(
             facts = tpu_compiler.optimized(module, job, topology, mesh, called)
     facts["effort"] = effort
     if cache:
-        try:
-            _keep(cache / f"{_key(lowered, topology, effort)}.json", facts)
-        except OSError as error:
-            say(f"the plan is not kept for the next time: {error}")
+        plan_cache.write(cache / f"{_key(lowered, topology, effort)}.json", facts)
     return facts | {"from_cache": False}
-
-
-def _keep(file: pathlib.Path, facts: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(facts, indent=1) + "\n")
-    partial.replace(file)
 
 
 def main(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import pickle
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from ml_collections import ConfigDict
 from swin_jax.core import config as configs
 from swin_jax.models.swin import Swin
 from swin_jax.optim import adamw, schedules
-from swin_jax.plan import chips, compiled_step
+from swin_jax.plan import cache, chips, compiled_step
 from swin_jax.plan import report as plan_report
 from swin_jax.plan import search as plan_search
 from swin_jax.plan.compiled_step import advice
@@ -87,6 +88,25 @@ def facts(fits=True):
         times = dict(compute=0.02, memory=0.04, links=0.001, network=0.0, exposed=0.001, step=0.04, serial=0.05)
         found["roofline"] = times | {"limit": "memory", "mfu": 0.31, "examples_per_second": 1600.0}
     return found
+
+
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("text", ["", '{"memory": {"fits": true', "[1]", "{}", '{"memory": 3}', "\udcff", "mkdir"])
+def test_a_plan_is_kept_and_made_again_where_its_file_is_damaged(tmp_path, monkeypatch, capsys, text, fits):
+    monkeypatch.setattr(compiled_step, "_key", lambda lowered, topology, effort: effort)
+    file, made = tmp_path / "plans/quick.json", facts(fits) | {"versions": {}}
+    assert compiled_step._kept(file.parent, None, None, "quick") is None
+    cache.write(file, made)
+    expected = json.loads(json.dumps(made)) | {"from_cache": True}
+    assert compiled_step._kept(file.parent, None, None, "quick") == expected
+    assert [path.name for path in file.parent.iterdir()] == ["quick.json"] and capsys.readouterr().err == ""
+    file.unlink()
+    file.mkdir() if text == "mkdir" else file.write_text(text, errors="surrogateescape")
+    assert compiled_step._kept(file.parent, None, None, "quick") is None
+    assert capsys.readouterr().err == f"{file} is damaged; the plan is made again\n"
+    cache.write(file, made)
+    kept = compiled_step._kept(file.parent, None, None, "quick")
+    assert kept == (None if text == "mkdir" else expected)
 
 
 def test_a_plan_that_fits_is_told_with_memory_collectives_and_rate():
