@@ -8,14 +8,17 @@ classifier of people. Which classes are offered decides the result more than any
 'child' brought the rate for the youngest from 30 to 2 percent).
 """
 
+import collections
 import csv
 import dataclasses
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UserError
 from swin_jax.core.labels import same_spelling
 from swin_jax.core.output import plots
@@ -58,17 +61,22 @@ def read_table(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads a CSV file with a header: {column: (N,) str}.
 
     Raises:
-        UserError: A file that cannot be read, has no rows,
+        UserError: A file that cannot be read or is no table, has no rows, a column twice,
             or rows of another length than the header.
     """
+    reader = csv.reader(io.StringIO(text_files.read(path), newline=""), strict=True)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = [row for row in csv.reader(file) if row]
-    except (OSError, ValueError) as error:
-        raise UserError(f"no table can be read from {Path(path)}: {error}") from error
+        found = [row for row in reader if row]
+    except csv.Error as error:
+        raise UserError(
+            f"{Path(path)}:{reader.line_num}: {error}; is a quotation mark not closed?"
+        ) from error
+    header, rows = (found[0], found[1:]) if found else ([], [])
     wrong = [number for number, row in enumerate(rows) if len(row) != len(header)]
     if not rows:
         raise UserError(f"{Path(path)}: no rows")
+    if twice := [name for name, count in collections.Counter(header).items() if count > 1]:
+        raise UserError(f"{Path(path)}: the column {twice[0]!r} appears twice")
     if wrong:
         raise UserError(
             f"{Path(path)}: row {wrong[0] + 1} has {len(rows[wrong[0]])} fields, "

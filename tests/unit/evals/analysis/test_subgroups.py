@@ -90,6 +90,30 @@ def test_tables_are_read_from_files(tmp_path):
         subgroups.read_table(tmp_path / "absent.csv")
 
 
+def test_the_mark_of_utf8_is_no_part_of_a_column(tmp_path):
+    (tmp_path / "table.csv").write_bytes(b"\xef\xbb\xbfrace,guess\r\nWhite,man\r\n")
+    assert list(subgroups.read_table(tmp_path / "table.csv")) == ["race", "guess"]
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", ": no rows"),
+        (b"a,b\n\n", ": no rows"),
+        (b'a,b\n"1,2\n', "csv:2: .* quotation mark not closed"),
+        (b"a,b\n" + b"1" * 2**18, "csv:2: field larger"),
+        (b"a,b,a\n1,2,3\n", ": the column 'a' appears twice"),
+        (b"a,\xff\n1,2\n", "it is not UTF-8 text"),
+    ],
+    ids=["empty", "header alone", "quote", "field", "twice", "latin"],
+)
+def test_what_is_no_table_is_one_line(tmp_path, data, message):
+    (tmp_path / "table.csv").write_bytes(data)
+    with pytest.raises(UserError, match=message) as caught:
+        subgroups.read_table(tmp_path / "table.csv")
+    assert "\n" not in str(caught.value)
+
+
 def test_bad_columns_are_told():
     columns = people()
     for call in (
