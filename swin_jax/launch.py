@@ -70,7 +70,7 @@ def run(argv: Sequence[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if not watch and not isinstance(error, (UserError, KeyboardInterrupt)):
             raise
-        status = _report(error, wrong)
+        status = _report(error, wrong, argv)
         if watch:
             watch.fail(error, status)
         return status
@@ -78,11 +78,16 @@ def run(argv: Sequence[str]) -> int:
 
 def _terminated(argv: Sequence[str], error: Terminated) -> int:
     """Says what a signal has stopped; returns the exit status."""
-    actions = "|".join((*USES, "plan", "throughput"))
-    acts = any(re.match(rf"--?({actions})\b", argument) for argument in argv)
-    where = "stopped" if acts else "stopped during start-up, before anything was trained"
+    where = "stopped" if _action(argv) else "stopped during start-up, before anything was trained"
     say(f"{error.signal.name}: {where}; rerun the same command")
     return 128 + error.signal
+
+
+def _action(argv: Sequence[str]) -> str:
+    """The action that a command line asks for instead of training, or ''."""
+    actions = "|".join((*USES, "plan", "throughput"))
+    found = (re.match(rf"--?({actions})\b", argument) for argument in argv)
+    return next((match[1] for match in found if match), "")
 
 
 def _status_of_output(error: OSError) -> int:
@@ -93,10 +98,11 @@ def _status_of_output(error: OSError) -> int:
     return ACTION
 
 
-def _report(error: BaseException, wrong: int) -> int:
+def _report(error: BaseException, wrong: int, argv: Sequence[str]) -> int:
     """Prints what went wrong; returns the exit status, which is `wrong` for a UserError."""
     if isinstance(error, KeyboardInterrupt):
-        say("interrupted; rerun the same command to resume")
+        resumes = _action(argv) in ("", "index")
+        say(f"interrupted; rerun the same command{' to resume' if resumes else ''}")
         return INTERRUPTED
     if isinstance(error, UserError):
         say(f"error: {error.message}", error.items)

@@ -311,6 +311,16 @@ def test_an_interrupted_run_says_how_to_resume(launch, tmp_path, monkeypatch):
     assert launch(QUICKSTART, tmp_path) == (130, "", "interrupted; rerun the same command to resume\n")
 
 
+@pytest.mark.parametrize("action, end", [("predict", ""), ("search", ""), ("edit", ""), ("index", " to resume")])
+def test_only_what_resumes_says_so(launch, tmp_path, monkeypatch, action, end):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("swin_jax.launch._prepare", interrupt)
+    found = launch(QUICKSTART, tmp_path, f"--{action}=images")
+    assert found == (130, "", f"interrupted; rerun the same command{end}\n")
+
+
 def test_a_cluster_is_detected_by_its_variables_only(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_NTASKS", "SLURM_PROCID", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
