@@ -45,6 +45,12 @@ class SeveralSizes:
     def __post_init__(self):
         if not self.ratios or (self.scale is None and tuple(self.ratios) != (1.0,)):
             raise UserError(f"ratios={self.ratios}: give some, and a scale that they multiply")
+        fitted = getattr(self.data.transform, "keywords", {}).get("scale", self.scale)
+        if (fitted and sorted(fitted)) != (self.scale and sorted(self.scale)):
+            raise UserError(
+                f"scale={self.scale} groups pictures by another size than their transform's "
+                f"scale={fitted} gives them: give both the same, as --config.scale= does"
+            )
 
     @property
     def scales(self) -> tuple[Scale | None, ...]:

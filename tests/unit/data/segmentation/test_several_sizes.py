@@ -70,6 +70,16 @@ def test_every_picture_once_at_its_own_size(source):
     assert seen == {0: (16, 24), 1: (16, 24), 3: (16, 24), 4: (16, 24), 2: (24, 16), 5: (16, 23)}
 
 
+def test_a_scale_that_is_not_that_of_the_transform_is_refused():
+    data = EvalData(Pictures(), eval_transform((24, 16)), 2, num_threads=0)
+    for scale in ((48, 32), None):
+        with pytest.raises(UserError, match=r"transform's scale=\(24, 16\).*--config.scale="):
+            SeveralSizes(data, scale)
+    assert SeveralSizes(data, [24, 16]).groups == SeveralSizes(data, (16, 24)).groups
+    own = dataclasses.replace(data, transform=lambda example: example)  # says nothing of a scale
+    assert SeveralSizes(own, None).groups
+
+
 def test_processes_see_their_rows_of_the_same_batches():
     data = several(Pictures())
     whole = list(data.batches(2, [0, 1]))
