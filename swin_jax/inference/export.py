@@ -32,7 +32,7 @@ from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.tasks.base import check_frozen
-from swin_jax.train.label_space import weights_classes
+from swin_jax.train.label_space import refuse_untrained, weights_classes
 from swin_jax.train.setup import Run, build_run
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -62,7 +62,8 @@ def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
         model that is too large.
 
     Raises:
-        UserError: No weights, a path that cannot be written, several processes.
+        UserError: No weights, a path that cannot be written, several processes, a classifier that
+            was never trained.
     """
     if jax.process_count() > 1:
         raise UserError(
@@ -74,6 +75,7 @@ def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
     config.mesh.update(data=1, fsdp=1, tensor=1)
     run = build_run(config, jax.devices()[:1])
     check_frozen(run.task)
+    refuse_untrained(config, folder, run.task, "--export")
     return functools.partial(_export_run, config, run, folder, path)
 
 

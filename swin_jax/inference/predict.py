@@ -31,7 +31,7 @@ from swin_jax.inference.trained_run import (
 from swin_jax.tasks import base
 from swin_jax.tasks.base import check_frozen
 from swin_jax.train import checkpoint, sharding
-from swin_jax.train.label_space import weights_classes
+from swin_jax.train.label_space import refuse_untrained, weights_classes
 from swin_jax.train.setup import Run, build_run
 from swin_jax.train.workdir import check_entries
 
@@ -61,7 +61,8 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
         the folder predictions, see `label_pictures.write_labels`.
 
     Raises:
-        UserError: No weights, no images, a task that predicts something else.
+        UserError: No weights, no images, a task that predicts something else, a classifier that
+            was never trained.
     """
     folder = open_trained(config, workdir)
     run = build_run(config)
@@ -71,6 +72,7 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
         raise UserError(
             f"--predict writes {', '.join(_ACTIONS)}; this experiment's task predicts {predicts}"
         )
+    refuse_untrained(config, folder, run.task, "--predict")
     act, files, folders = _ACTIONS[predicts]
     check_entries(folder, (), folders)
     for name in files:

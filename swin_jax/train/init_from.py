@@ -100,7 +100,7 @@ class InitFrom:
         if absent and only_head:
             raise UserError(
                 f"{self.path} has a backbone only, and lacks {_listed(absent)}: "
-                "--config.init_from.backbone=True leaves them at initialization"
+                "--config.init_from.backbone=True leaves them at initialization, to be trained"
             )
         _check_fit(self.path, found, expected)
         model_fields.tell_other_fields(

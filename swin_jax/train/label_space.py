@@ -94,6 +94,27 @@ def takes_classifier(source: Any) -> bool:
     return not (backbone and any(re.search(head, path) for path in _HEADS))
 
 
+def refuse_untrained(config, folder: epath.Path, task: Any, user: str) -> None:
+    """Refuses a classifier that neither a checkpoint nor the first weights give.
+
+    Args:
+        config, folder, task: The same as in `share_labels`; a task of other predictions will do.
+        user: Name of the evaluation or action that classifies, for the message.
+
+    Raises:
+        UserError: The classifier would be a random one.
+    """
+    if getattr(task, "predicts", None) not in _CLASSIFIERS or checkpoint.exists(folder):
+        return
+    source = configs.build(config.init_from, "init_from")
+    if getattr(source, "path", "") and not takes_classifier(source):
+        raise UserError(
+            f"{user} needs a classifier, and init_from.backbone=True leaves it at initialization: "
+            "give --config.init_from.backbone=False, or train first where "
+            f"{source.path} has no classifier of this kind"
+        )
+
+
 def _names_beside(path: str) -> tuple[str, ...]:
     return () if not path or storage.is_remote(path) else labels.names_beside(path)
 
@@ -117,7 +138,8 @@ def share_labels(
         (training data, evaluations, lines for the user).
 
     Raises:
-        UserError: Sets of different classes; the message names both sets and the classes.
+        UserError: Sets of different classes; the message names both sets and the classes. An
+            evaluation of a classifier that nothing trains, see `refuse_untrained`.
     """
     classifies = getattr(task, "predicts", None) in _CLASSIFIERS
     if classifies:
@@ -138,6 +160,8 @@ def share_labels(
     lines += _teachers(task, reference) if classifies else []
     for key, evaluation in evaluations.items() if classifies else ():
         changed = {}
+        if config.total_steps == 0 and _data_sets(evaluation):
+            refuse_untrained(config, folder, task, f"the evaluation {key!r}")
         for name, value in _data_sets(evaluation).items():
             value = _fit(value, task, f"the evaluation {key!r}")
             changed[name], said = _map(value, reference, f"the evaluation {key!r}")

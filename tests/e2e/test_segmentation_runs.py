@@ -172,6 +172,15 @@ def test_a_file_in_the_official_layout_is_evaluated_as_a_whole(trained, folder, 
     assert whole.read_text() == own.read_text()
 
 
+@pytest.mark.parametrize("action", ["--predict={}", "--export={}/model.stablehlo", "--config.total_steps=0"])
+def test_heads_that_nothing_trained_are_not_used(action, folder, tmp_path, launch):
+    save_file({"patch_embed.proj.weight": np.zeros(3, np.float32)}, tmp_path / "w.safetensors")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    flags = (*TINY, f"--config.data_dir={folder}", f"--config.init_from.path={tmp_path / 'w.safetensors'}")
+    status, _, err = launch(CONFIG, tmp_path / "run", *flags, action.format(tmp_path))
+    assert status == 2 and "needs a classifier" in err and "--config.init_from.backbone=False" in err, err
+
+
 @pytest.mark.parametrize(
     "flags, says",
     [
