@@ -20,7 +20,15 @@ from swin_jax.train import checkpoint, clock, counts, curves, logs, multihost, r
 from swin_jax.train.label_space import share_labels
 from swin_jax.train.preemption import Interrupted, Preemption
 from swin_jax.train.profiler import Profiler
-from swin_jax.train.setup import build_run, check_batch, check_start, jitted_step, read_frozen
+from swin_jax.train.setup import (
+    bind_evaluations,
+    build_evaluations,
+    build_run,
+    check_batch,
+    check_start,
+    jitted_step,
+    read_frozen,
+)
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own, resume
 
@@ -42,10 +50,7 @@ class Loop:
         self.run = build_run(config)
         check_batch(config, self.run)
         check_frozen(self.run.task)
-        evals = {
-            name: configs.build(item.run, f"evals.{name}.run")
-            for name, item in config.evals.items()
-        }
+        evals = build_evaluations(config)
         self.data, evals, lines = share_labels(
             config, workdir, self.run.task, configs.build(config.data, "data"), evals
         )
@@ -54,10 +59,7 @@ class Loop:
         self.data_line = run_info.data_line(self.data, evals)
         self.preemption = Preemption()
         placement = dataclasses.replace(self.run.placement, pause=self.preemption.pause)
-        self.evals = {
-            name: (config.evals[name].every, value.bind(self.run.task, placement))
-            for name, value in evals.items()
-        }
+        self.evals = bind_evaluations(config, evals, self.run.task, placement)
         self.train_step = jitted_step(self.run)
         self.clock = clock.Clock(config.batch_size)
         self.rows = self.run.placement.rows(config.batch_size)
@@ -100,12 +102,9 @@ class Loop:
                 if lead:
                     kept = checkpoint.latest(self.manager)
                     path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
-                    print(
-                        logs.summary(
-                            self.workdir, int(self.state.step), time.monotonic() - began, path
-                        ),
-                        flush=True,
-                    )
+                    taken = time.monotonic() - began
+                    summary = logs.summary(self.workdir, int(self.state.step), taken, path)
+                    print(summary, flush=True)
             return DONE
 
     def start_up(self) -> tuple[int, dict, list[str]]:

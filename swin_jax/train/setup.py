@@ -2,8 +2,10 @@
 mesh, task and layout of a config, and the jitted step.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -163,6 +165,52 @@ def warn_of_warmup(config) -> None:
                 f"{total}, so that it never reaches its peak: train for longer, or give a smaller "
                 f"--config.{flag}="
             )
+
+
+def build_evaluations(config) -> dict[str, Any]:
+    """The evaluations of a config by name, built."""
+    return {
+        name: configs.build(item.run, f"evals.{name}.run") for name, item in config.evals.items()
+    }
+
+
+def bind_evaluations(
+    config, evaluations: Mapping[str, Any], task: Task, placement: sharding.Placement
+) -> dict[str, tuple[int, Callable]]:
+    """Binds evaluations to a task; errors, also later ones, name the evaluation.
+
+    Args:
+        config: Config from an experiment file.
+        evaluations: The built evaluations by name.
+        task, placement: The same as in `Run`.
+
+    Returns:
+        {name: (updates between two of them, run(state, frozen))}.
+    """
+    found = {}
+    for name, evaluation in evaluations.items():
+        naming = functools.partial(_naming_evaluation, config, name)
+        with naming():
+            found[name] = config.evals[name].every, naming()(evaluation.bind(task, placement))
+    return found
+
+
+@contextlib.contextmanager
+def _naming_evaluation(config, name: str) -> Iterator[None]:
+    """A block that prepares or runs an evaluation: a UserError names it, and the flag of an
+    `unreadable` that the message is about.
+    """
+    try:
+        yield
+    except UserError as error:
+        told = error.about(f"the evaluation {name!r}")
+        keys = [
+            f"--config.{key}=leave_out"
+            for key in configs.flatten(config)
+            if key.startswith(f"evals.{name}.run.") and key.endswith(".unreadable")
+        ]
+        hint = f" ({' or '.join(keys)})" if keys and "unreadable=" in told.message else ""
+        raise UserError(told.message + hint, told.items) from error
 
 
 def once_options() -> dict | None:

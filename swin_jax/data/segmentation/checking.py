@@ -38,7 +38,8 @@ def check(source: LabeledFiles, place: str) -> None:
         place: The folder of labels, for messages.
 
     Raises:
-        UserError: Labels that do not fit, with their files, numbers and sizes.
+        UserError: Labels that do not fit, with their files, numbers and sizes; no pixel that
+            belongs to a class.
     """
     with report_of(source, place) as report:
         try:
@@ -50,6 +51,8 @@ def check(source: LabeledFiles, place: str) -> None:
                 f"the findings of an earlier check, {report}, cannot be used: remove them"
             ) from error
     refuse(findings, source, place)
+    if unlabeled := describe_unlabeled(findings, source):
+        raise UserError(f"{place}: {unlabeled}")
     tell(findings, source, place)
 
 
@@ -181,6 +184,20 @@ def tell(findings: Sequence[Finding], source: LabeledFiles, place: str) -> None:
             hint = "; 255 stands for no class: number the second class of a mask 1"
         listed = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
         warn(f"{place} has no pixel of {len(absent)} of the classes: {listed}{hint}")
+
+
+def describe_unlabeled(findings: Sequence[Finding], source: LabeledFiles) -> str:
+    """A line about labels none of which has a pixel of a class; '' where any has."""
+    seen = {value for finding in findings for value in finding["values"]}
+    first = int(source.reduce_zero_label)
+    last = first + len(source.class_names) - 1
+    if not seen or any(first <= value <= last for value in seen):
+        return ""
+    listed = " and ".join(map(str, sorted(seen)))
+    return (
+        f"no pixel of the {len(findings)} labels belongs to a class: their numbers are {listed}, "
+        f"the classes are {first} to {last}"
+    )
 
 
 def describe_palettes(findings: Sequence[Finding]) -> str:

@@ -92,7 +92,9 @@ def _scan(flags: argparse.Namespace) -> bool:
         file_scan.show(f"{split}: images of each class, by its number\n")
         file_scan.show(class_lines(findings, source))
         file_scan.show(summary(findings, report))
-        good = good and not any(finding["problem"] for finding in findings)
+        if unlabeled := checking.describe_unlabeled(findings, source):
+            file_scan.show(unlabeled)
+        good = good and not (unlabeled or any(finding["problem"] for finding in findings))
     return good
 
 

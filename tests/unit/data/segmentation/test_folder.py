@@ -14,7 +14,7 @@ from PIL import Image
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.pipeline import EvalData, TrainData
-from swin_jax.data.segmentation import checking, palettes
+from swin_jax.data.segmentation import checking, palettes, scan
 from swin_jax.data.segmentation.folder import label_folder
 from swin_jax.data.segmentation.transforms import train_transform
 
@@ -268,6 +268,18 @@ def test_damage_is_for_training_to_replace_and_is_said(root):
     assert sorted(next(batches)["bad"].tolist()) == [0, 1, 1]
     with pytest.raises(UserError, match="its label .*a.png"):
         next(EvalData(source, lambda record: record, batch_size=1, num_threads=0).batches(1, range(1)))
+
+
+@pytest.mark.parametrize("reduce, values, listed", [(False, (255,), "255, the classes are 0 to 2"),
+                                                    (True, (0, 255), "0 and 255, the classes are 1 to 3")])  # fmt: skip
+def test_labels_without_a_pixel_of_any_class_are_refused_before_training(root, reduce, values, listed, capsys):
+    flags = ["--reduce_zero_label"] * reduce
+    for name, value in zip(("a", "b", "inner/c"), values * 3):
+        save(root, f"{name}.png", np.full(SIZE, value, np.uint8))
+    with pytest.raises(UserError, match=f"train: no pixel of the 3 labels belongs to a class: .*are {listed}"):
+        read(root, reduce_zero_label=reduce)
+    assert scan.run([f"--folder={root}", "--split=train", *flags]) == 1
+    assert f"numbers are {listed}" in capsys.readouterr().out
 
 
 def test_a_class_without_a_pixel_is_said_with_a_hint_for_masks_of_255(root):
