@@ -80,7 +80,14 @@ class Segmentation:
             )
 
     def check_batch(self, batch_size: int, accumulate: int) -> None:
-        """Raises UserError where a batch norm has no statistics, or other ones than published."""
+        """Raises UserError where a batch norm has no statistics, or other ones than published, and
+        for the loss of an auxiliary head that the model lacks.
+        """
+        if self.auxiliary_weight > 0 and getattr(self.model, "auxiliary_channels", None) == 0:
+            raise UserError(
+                "a model of auxiliary_channels=0 has no auxiliary head for a loss: "
+                "give --config.task.auxiliary_weight=0 too"
+            )
         rows = batch_size // accumulate
         if accumulate > 1 and not self.micro_batch_statistics:
             raise UserError(

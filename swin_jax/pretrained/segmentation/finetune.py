@@ -44,8 +44,10 @@ def remap(
         a first convolution of other channels and resized tables are told in warnings.
 
     Raises:
-        UserError: Tables of another window without `resize`.
+        UserError: Not a segmenter, or one without the model's auxiliary head. Tables of another
+            window without `resize`.
     """
+    _check_heads(state_dict, model)
     found = convert.to_official_names(state_dict)
     inside = convert.backbone_of(found)
     backbone = swin.remap(inside, model.backbone, resize, made_for=made_for)
@@ -54,6 +56,21 @@ def remap(
         heads |= {name: value for name, value in found.items() if name.startswith("auxiliary_head")}
     heads = _adapt_classes(compare.drop_buffers(heads), model.num_classes)
     return {f"backbone.{name}": value for name, value in backbone.items()} | heads
+
+
+def _check_heads(state_dict: Mapping[str, np.ndarray], model) -> None:
+    if not convert.is_upernet(state_dict):
+        raise UserError(
+            "these weights have no decode_head, so that they are not of a segmenter (UPerNet) but "
+            "of a classifier, for example: swin_jax.load(weights=FILE), without the name of an "
+            "UPerNet, loads them, and an experiment of experiments/segmentation makes them its "
+            "backbone with --config.init_from.path=FILE"
+        )
+    if model.auxiliary_channels and not any("auxiliary_head." in name for name in state_dict):
+        raise UserError(
+            "these weights have no auxiliary head: give auxiliary_channels=0, in an experiment "
+            "--config.task.model.auxiliary_channels=0 --config.task.auxiliary_weight=0"
+        )
 
 
 def _adapt_classes(heads: dict[str, np.ndarray], num_classes: int) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """The segmentation task: its parts of the loss, statistics, padding, random keys, and the batches that it refuses."""
 
 import dataclasses
+import types
 
 import flax.linen as nn
 import jax
@@ -123,6 +124,10 @@ def test_batches_without_statistics_of_their_own_are_refused():
     ):
         base.check_batch(item, 8, item.accumulate)
     base.check_batch(task(), 2, 1)
+    headless = types.SimpleNamespace(auxiliary_channels=0)
+    with pytest.raises(UserError, match="no auxiliary head.*give --config.task.auxiliary_weight=0"):
+        base.check_batch(task(headless), 8, 1)
+    base.check_batch(task(headless, auxiliary_weight=0.0), 8, 1)
     allowed = dataclasses.replace(item, micro_batch_statistics=True)
     base.check_batch(allowed, 8, 2)
     assert (

@@ -232,6 +232,19 @@ def test_a_whole_segmenter_starts_a_run_and_its_heads_can_be_left(tmp_path):
     assert "the weights have them too: --config.init_from.backbone=False takes them" in report
 
 
+def test_files_without_a_head_that_is_wanted_are_one_line(tmp_path):
+    name = "upernet_swin_tiny_patch4_window7_512x512"
+    with pytest.raises(UserError, match="have no decode_head.*of a classifier") as error:
+        load(name, weights=file(tmp_path, classifier()), **TINY)
+    assert not error.value.items
+    path = file(tmp_path, {key: x for key, x in OFFICIAL.items() if not key.startswith("auxiliary_head.")})
+    flags = "--config.task.model.auxiliary_channels=0 --config.task.auxiliary_weight=0"
+    for read in (lambda: start(path), lambda: load(name, weights=path, **TINY)):
+        with pytest.raises(UserError, match=f"no auxiliary head: give auxiliary_channels=0, .*{flags}"):
+            read()
+    load(name, weights=path, **TINY | dict(auxiliary_channels=0))
+
+
 @pytest.mark.parametrize("scan", [False, True])
 def test_the_segmenter_of_a_run_is_loaded_as_it_was_trained(tmp_path, monkeypatch, scan):
     fields = TINY | dict(scan=scan, depths=(1, 1, 4, 1))
