@@ -83,7 +83,7 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
             "; or give the names of all classes of the weights in a file, "
             "--config.init_from.class_names=FILE"
         )
-    return Reference(names, f"the weights {path}", advice, is_loose)
+    return Reference(names, f"the model in {path}", advice, is_loose)
 
 
 def takes_classifier(source: Any) -> bool:

@@ -146,7 +146,7 @@ def test_first_weights_decide_where_their_classifier_is_kept(tmp_path, monkeypat
     for steps in (0, 3):
         data, _, lines = share_labels(config(steps, path=path), tmp_path, Logits(), train(mixed, 3), {})
         assert bool(lines) == (steps > 0) and (not steps or data.class_names == ANIMALS)
-    with pytest.raises(UserError, match="the weights .*other.*'elk'.*init_from.backbone=True"):
+    with pytest.raises(UserError, match="the model in .*other lacks 'elk'.*init_from.backbone=True"):
         share_labels(config(path=path), tmp_path, Logits(), train(("ant", "cow", "elk"), 3), {})
     for kept in (config(path=path, backbone=True), config()):
         assert share_labels(kept, tmp_path, Logits(), train(mixed, 3), {})[0].class_names == mixed
@@ -240,11 +240,11 @@ def test_classes_that_are_called_otherwise_beside_weights_are_taken_by_number_an
     for steps in (0, 3):
         data, found, lines = share_labels(config(steps, path=path), tmp_path, Logits(), train(wnids, 3), evals)
         assert labels(found["val"].data) == [1, 2] and data.class_names == wnids
-        assert "the training data calls all classes of the weights" in lines[0] and "by number" in lines[0]
+        assert "the training data calls all classes of the model" in lines[0] and "by number" in lines[0]
     # Where the training data is of other classes, which nothing is trained on.
     evals = {"val": Accuracy(evaluated(wnids, 3))}
     _, found, lines = share_labels(config(0, path=path), tmp_path, Logits(), train(("a", "b"), 3), evals)
-    assert labels(found["val"].data) == [0, 1, 2] and "'val' calls all classes of the weights" in lines[0]
+    assert labels(found["val"].data) == [0, 1, 2] and "'val' calls all classes of the model" in lines[0]
     with pytest.raises(UserError, match="'crane' twice.*class_names=FILE"):
         share_labels(config(0, path=path), tmp_path, Logits(), train(("a", "b"), 3), {"val": Accuracy(evaluated("xy"))})
     evals = {"val": Accuracy(evaluated(("0", "2"), 3))}
@@ -293,7 +293,7 @@ def test_weights_of_classes_are_told_where_labels_are_mapped(tmp_path):
     path = str(beside(tmp_path, BESIDE["timm"])[0])
     for task, names, told in ((Weighted(), ANIMALS, 2), (Logits(), ANIMALS, 1), (Weighted(), ("dog", "ant", "cow"), 0)):
         *_, lines = share_labels(config(path=path), tmp_path, task, train(names, 3), {})
-        assert len(lines) == told and (told < 2 or "class_weights are taken in the order of the weights" in lines[1])
+        assert len(lines) == told and (told < 2 or "class_weights are taken in the order of the model" in lines[1])
 
 
 def test_several_labels_need_a_task_that_takes_them(tmp_path):
