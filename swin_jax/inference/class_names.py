@@ -41,16 +41,33 @@ def class_names(model: nn.Module, names: str | os.PathLike[str] | None = None) -
         if not found:
             raise UserError(f"the checkpoint in {source} has no class names; {_ADVICE}")
         return _counted(found, count, source)
-    if len(found := told_class_names(model)) == count:
-        return found
-    is_file = source is not None and (os.path.exists(source) or "://" in source)
-    found = labels.names_beside(source) if is_file else ()
-    if len(found) == count:
+    if found := known(model):
         return found
     found = published(kind, count)
-    if source is None or is_file:
+    if source is None or _is_file(source):
         warn(assumed(source or "a model with random weights", kind, count))
     return found
+
+
+def known(model: nn.Module) -> tuple[str, ...]:
+    """The names that came with a model's weights: those of its run, or in the file or beside it;
+    () where none tells as many as there are classes. Nothing is assumed.
+    """
+    source = origin(model)
+    if source is None:
+        return ()
+    if loading.is_workdir(source):
+        told = (checkpoint.class_names(storage.path(source)),)
+    else:
+        beside = labels.names_beside(source) if _is_file(source) else ()
+        told = (told_class_names(model), beside)
+    count = getattr(model, "num_classes", 0)
+    return next((tuple(names) for names in told if names and len(names) == count), ())
+
+
+def _is_file(source: str) -> bool:
+    """True if weights are of a file or an address, not known by a name."""
+    return os.path.exists(source) or "://" in source
 
 
 def assumed(source: str, kind: str, count: int, advice: str = _ADVICE) -> str:

@@ -15,19 +15,23 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from swin_jax.core import labels
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UnreadableError, UserError, with_article
 from swin_jax.core.output.text import say
 from swin_jax.core.progress import Progress
 from swin_jax.data.image.picture import USUAL, displayed_size, open_image
+from swin_jax.data.labels import Relabeled
 from swin_jax.data.segmentation.resizing import fitted_size
 from swin_jax.evals.mean_iou import scores
+from swin_jax.inference import class_names
 from swin_jax.inference.loaded_model import Preprocess, check_variables, preparation_of
 from swin_jax.models.segmentation import UPerNet
 from swin_jax.ops import label_maps
 from swin_jax.ops.label_maps import SCALES, WHOLE, Method, View
 from swin_jax.pretrained import media
-from swin_jax.pretrained.load import shapes
+from swin_jax.pretrained.beside import origin
+from swin_jax.pretrained.load import is_workdir, shapes
 from swin_jax.pretrained.preparation import FIT, Preparation
 
 __all__ = [
@@ -153,20 +157,19 @@ def mean_iou(
     Args:
         model, variables, method, preprocess: The same as in `segment`.
         source: A sequence of {'image': a picture, 'label': uint8 (H, W), 255 where nothing counts},
-            with `class_names`; `data.segmentation.ade20k.ade20k(folder, "val")` for example.
+            with `class_names`; `data.segmentation.ade20k.ade20k(folder, "val")` for example. Its
+            labels are mapped to the model's by name, where the weights tell names; it may have
+            some of the model's classes.
 
     Returns:
         The figures of `evals.mean_iou.scores`: `mean_iou`, `mean_accuracy`, `pixel_accuracy` and
-        the table `classes`.
+        the table `classes`, in the order of the model's.
 
     Raises:
-        UserError: Labels of another size than their picture, or beyond the model's classes.
+        UserError: Classes that the model lacks, labels of another size than their picture, or
+            beyond the classes.
     """
-    if getattr(model, "num_classes", 0) != len(source.class_names):
-        raise UserError(
-            f"the model has {getattr(model, 'num_classes', 0)} classes, the data set "
-            f"{len(source.class_names)}"
-        )
+    source, names = _with_labels_of(model, source)
     counts = dict.fromkeys(("intersect", "predicted", "labeled"), 0)
     with Progress(len(source), "images", "segmenting") as progress:
         for index in range(len(source)):
@@ -175,7 +178,38 @@ def mean_iou(
             added = _counts(found, np.asarray(record["label"]), model.num_classes)
             counts = {name: counts[name] + added[name] for name in counts}
             progress.update()
-    return scores(counts, source.class_names)
+    return scores(counts, names)
+
+
+def _with_labels_of(model: nn.Module, source: Any) -> tuple[Any, tuple[str, ...]]:
+    """The source with the labels of a model, and the names of the classes that they stand for.
+
+    Says where labels change, and where they are taken by number because no names are known. Data
+    that calls all classes otherwise than the weights do, in another language for example, is taken
+    by number too; that of a run's workdir is not, since training gave it the names.
+    """
+    count, whose, of = getattr(model, "num_classes", 0), "the data set", "the model"
+    own = labels.composed([str(name).strip() for name in source.class_names])
+    names = labels.composed([name.strip() for name in class_names.known(model)])
+    is_of_run = origin(model) is not None and is_workdir(origin(model))
+    is_loose = len(own) == count and not {*own} & {*names} and not is_of_run
+    try:
+        found = labels.match(own, names, whose, of, subset=True)
+    except UserError as error:
+        if not is_loose:
+            raise UserError(
+                f"{error}, by dataclasses.replace(source, class_names=...) for example"
+            ) from error
+        found = labels.Match(
+            None, f"{whose} calls all classes of {of} otherwise: its labels are taken by number"
+        )
+    if found.said:
+        say(found.said)
+    if found.index is not None:
+        return Relabeled(source, found.index, names), names
+    if count != len(own):
+        raise UserError(f"the model has {count} classes, the data set {len(own)}")
+    return source, names or own
 
 
 def _counts(found: np.ndarray, label: np.ndarray, classes: int) -> dict[str, np.ndarray]:

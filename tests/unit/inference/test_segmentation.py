@@ -11,6 +11,7 @@ from swin_jax.inference import segmentation
 from swin_jax.inference.segmentation import Method, segment
 from swin_jax.models.segmentation import make_upernet
 from swin_jax.ops.resampling import resize_bilinear
+from swin_jax.pretrained import beside
 from swin_jax.pretrained.segmentation import convert
 
 RNG = np.random.default_rng(0)
@@ -103,6 +104,42 @@ def test_the_figures_of_a_set_are_those_of_its_labels():
         segmentation.mean_iou(
             MODEL, VARIABLES, Labeled([source[0] | {"label": np.full((26, 35), 7, np.uint8)}]), SLIDE, PREPARED
         )
+
+
+def named(names):
+    model = MODEL.clone()
+    beside.attach_origin(model, "upernet.pth")
+    beside.attach_class_names(model, names)
+    return model
+
+
+def test_labels_of_a_set_are_the_models_by_name(capsys):
+    image = picture(26, 35)
+    label = segment(MODEL, VARIABLES, image, SLIDE, PREPARED)
+    label[:9] = (label[:9] + 1) % 5
+    model, records = named(("wall", "sky", "bed ", "sea", "road")), [{"image": image, "label": label}]
+
+    def figures(class_names, index, model=model):
+        source = Labeled([record | {"label": np.array([*index, 255])[record["label"]]} for record in records])
+        source.class_names = class_names
+        return segmentation.mean_iou(model, VARIABLES, source, SLIDE, PREPARED)
+
+    wanted = figures(("wall", "sky", "bed", "sea", "road"), range(5))
+    assert [row[0] for row in wanted["classes"][1:]] == ["wall", "sky", "bed", "sea", "road"]
+    assert not "".join(capsys.readouterr())
+    assert figures(("sea", "wall", "road", "bed", "sky"), (1, 4, 3, 0, 2)) == wanted
+    assert "in another order: its labels are mapped by name" in "".join(capsys.readouterr())
+    with pytest.raises(UserError, match="the model lacks 'lake'.*class_names="):
+        figures(("wall", "sky", "bed", "sea", "lake"), range(5))
+    few = figures(("road", "sky"), (0, 1, 1, 1, 1))
+    assert [row[0] for row in few["classes"][1:]] == ["wall", "sky", "bed", "sea", "road"]
+    assert few["classes"][1][3] == f"{0:.6f}" and "has 2 of the 5 classes" in "".join(capsys.readouterr())
+    assert figures(tuple("abcde"), range(5))["mean_iou"] == wanted["mean_iou"]
+    assert "calls all classes of the model otherwise" in "".join(capsys.readouterr())
+    assert figures(tuple("abcde"), range(5), MODEL)["mean_iou"] == wanted["mean_iou"]
+    assert "the class names of the model are not known" in "".join(capsys.readouterr())
+    with pytest.raises(UserError, match="the model has 5 classes, the data set 2"):
+        figures(("road", "sky"), (0, 1, 1, 1, 1), MODEL)
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (7, 3)])
