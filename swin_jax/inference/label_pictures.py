@@ -6,7 +6,8 @@ import csv
 import dataclasses
 import io
 import pathlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.output.text import say
 from swin_jax.data.image.transforms import to_rgb
 from swin_jax.data.pipeline import EvalData
-from swin_jax.data.segmentation import label_files, palettes
+from swin_jax.data.segmentation import ade20k, label_files, palettes
 from swin_jax.inference import contact_sheet, segmentation
 from swin_jax.inference.trained_run import examples, preparation, trained
 from swin_jax.ops import label_maps
@@ -57,31 +58,60 @@ def write_labels(config, run: Run, data: EvalData, folder: epath.Path) -> int:
     transforms = _transforms(config, data, method)
     with jax.set_mesh(run.placement.mesh):
         state, frozen, _ = trained(config, run, folder)
-        maps = run.task.predict
-        shape = jax.eval_shape(maps, state, run.task.batch_shapes(1), frozen)["maps"].shape
-        names = _class_names(config, folder, shape[-1])
+        names = _class_names(config, folder, _count_classes(run))
         colors = class_colors(config, len(names))
-        target, rows, used = folder / PLACE, [], set()
+        target, counts = folder / PLACE, {}
+        files = _label_names(data)
         windows = _windows(data, transforms, method)
         for name, picture, labels in _labels(run, state, frozen, windows, data.batch_size):
-            rows.append((name, np.bincount(labels.ravel(), minlength=len(names)) / labels.size))
+            counts[name] = np.bincount(labels.ravel(), minlength=len(names))
             if jax.process_index() == 0:
-                path = pathlib.PurePath(name).relative_to(data.source.root)
-                _write(target, _free_name(path, used), picture, labels, colors)
-    if not rows:
+                _write(target, files[name], picture, labels, colors)
+    if not counts:
         raise UserError(f"none of the {data.num_examples} files can be read")
     if jax.process_index() == 0:
-        means = np.mean([shares for _, shares in rows], axis=0)
-        draw_legend(target / LEGEND, names, means, colors)
-        csv.writer(text := io.StringIO(newline="")).writerows(
-            [("image", *names), *((name, *(f"{x:.6f}" for x in shares)) for name, shares in rows)]
-        )
-        storage.write(target / SHARES, text.getvalue().encode("utf-8", "surrogateescape"))
-        files = ", ".join([*(f"{name}/" for name in FOLDERS), LEGEND, SHARES])
-        print(f"{len(rows)} images: {target} ({files})", flush=True)
-        if earlier := describe_earlier(target, used):
+        total = np.sum([*counts.values()], axis=0)
+        draw_legend(target / LEGEND, names, total / total.sum(), colors)
+        _write_shares(target / SHARES, names, files, counts)
+        written = ", ".join([*(f"{name}/" for name in FOLDERS), LEGEND, SHARES])
+        print(f"{len(counts)} images: {target} ({written})", flush=True)
+        if earlier := describe_earlier(target, {files[name] for name in counts}):
             say(earlier)
-    return len(rows)
+    return len(counts)
+
+
+def check_colors(config, run: Run) -> None:
+    """Raises UserError for a file of colors that does not fit the classes of a run's task."""
+    with jax.set_mesh(run.placement.mesh):
+        class_colors(config, _count_classes(run))
+
+
+def _count_classes(run: Run) -> int:
+    """The classes that a run's task tells apart, by the shapes of what it predicts."""
+    predict, batch = run.task.predict, run.task.batch_shapes(1)
+    return jax.eval_shape(predict, run.abstract, batch, run.frozen)["maps"].shape[-1]
+
+
+def _write_shares(
+    path: epath.Path,
+    names: Sequence[str],
+    files: Mapping[str, str],
+    counts: Mapping[str, np.ndarray],
+) -> None:
+    """Writes the share of each class in each picture as a table.
+
+    Args:
+        path: The file to write.
+        names: K class names.
+        files: {path of a picture: path of its labels}.
+        counts: {path of a picture: (K,) its pixels of each class}.
+    """
+    rows = [("image", "label_file", *names)]
+    for name, pixels in counts.items():
+        shares = pixels / pixels.sum()
+        rows.append((name, f"{FOLDERS[0]}/{files[name]}", *(f"{share:.6f}" for share in shares)))
+    csv.writer(text := io.StringIO(newline="")).writerows(rows)
+    storage.write(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def describe_earlier(folder: epath.Path, written: Collection[str]) -> str:
@@ -215,12 +245,28 @@ def _labels(
         yield from finish(size)
 
 
-def _free_name(path: pathlib.PurePath, used: set[str]) -> str:
-    """The path of a picture's labels; it keeps its suffix where another picture has them."""
-    found = str(path.with_suffix(".png"))
-    if found in used:
-        found = f"{path}.png"
-    used.add(found)
+def _label_names(data: EvalData) -> dict[str, str]:
+    """{path of a picture: path of its labels below their folder}, for all pictures."""
+    pictures = [data.source.record_name(index) for index in range(data.num_examples)]
+    paths = [pathlib.PurePath(name).relative_to(data.source.root) for name in pictures]
+    return dict(zip(pictures, label_names(paths)))
+
+
+def label_names(paths: Sequence[pathlib.PurePath]) -> list[str]:
+    """Names for files of labels, 'a.png' for the picture 'a.jpg'.
+
+    Pictures that would share a name keep their suffixes, 'a.jpg.png', all of them, so that a name
+    depends neither on the order nor on which of them can be read.
+
+    Args:
+        paths: Paths of the pictures, which differ.
+
+    Returns:
+        A name for each, which differ too.
+    """
+    found = [str(path.with_suffix(".png")) for path in paths]
+    while clashes := {name for name, count in Counter(found).items() if count > 1}:
+        found = [f"{path}.png" if name in clashes else name for path, name in zip(paths, found)]
     return found
 
 
@@ -239,7 +285,8 @@ def class_colors(config, count: int) -> np.ndarray:
 
     Args:
         config: The experiment's config; `root` and `palette` of its training pictures,
-            `data.source`, say where a file of colors is, see `palettes.of_folder`.
+            `data.source`, say where a file of colors is, see `palettes.of_folder`, and
+            `ade20k.colors` for ADE20K.
         count: K.
 
     Returns:
@@ -247,7 +294,11 @@ def class_colors(config, count: int) -> np.ndarray:
     """
     source = config.data.source
     root, file = source.get("root") or "", source.get("palette") or ""
-    colors = palettes.of_folder(root, file, count) or palettes.distinct(count)
+    if source.get("fn") is ade20k.ade20k and root and count == ade20k.NUM_CLASSES:
+        colors = ade20k.colors(root)
+    else:
+        colors = palettes.of_folder(root, file, count)
+    colors = colors or palettes.distinct(count)
     return np.array(colors, np.uint8)
 
 

@@ -62,7 +62,7 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
 
     Raises:
         UserError: No weights, no images, a task that predicts something else, a classifier that
-            was never trained.
+            was never trained, colors of another number of classes.
     """
     folder = open_trained(config, workdir)
     run = build_run(config)
@@ -77,6 +77,8 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
     check_entries(folder, (), folders)
     for name in files:
         storage.check_target(folder / name)
+    if predicts == "maps":
+        label_pictures.check_colors(config, run)
     return functools.partial(act, config, run, pictures(config, images), folder, top)
 
 

@@ -93,10 +93,11 @@ def test_prediction_writes_labels_overlays_a_legend_and_shares(trained, folder, 
     assert status == 0 and "6 images: " in out and "1 of 7 left out" in out, err
     place = trained / "predictions"
     names = {str(path.relative_to(place / "labels")) for path in (place / "labels").rglob("*.png")}
-    assert names == {"a.png", "a.png.png", *(f"inside/{name}.png" for name in "bcde")}
+    assert names == {"a.jpg.png", "a.png.png", *(f"inside/{name}.png" for name in "bcde")}
     with open(place / "shares.csv", newline="") as file:
         rows = {pathlib.Path(row.pop("image")).name: row for row in csv.DictReader(file)}
-    with Image.open(place / "labels" / "inside" / "b.png") as image:
+    assert rows["a.jpg"].pop("label_file") == "labels/a.jpg.png"
+    with Image.open(place / rows["b.jpg"].pop("label_file")) as image:
         labels, palette = np.asarray(image), image.getpalette()
         assert image.mode == "P" and labels.shape == VALIDATION[1]
     assert palette[: 3 * 150] == np.ravel(palettes.distinct(150)).tolist()
@@ -111,7 +112,7 @@ def test_prediction_writes_labels_overlays_a_legend_and_shares(trained, folder, 
     counts = np.zeros((3, 151), int)
     for path, name in zip(sorted(folder.glob("annotations/validation/*")), NAMES):
         label = np.asarray(Image.open(path)).astype(int)
-        suffix = ".jpg.png" if name == "a.jpg" and (place / "labels" / "a.jpg.png").exists() else ".png"
+        suffix = ".jpg.png" if name == "a.jpg" else ".png"
         found = np.asarray(Image.open(place / "labels" / name.replace(".jpg", suffix))).astype(int) + 1
         for row, values in zip(counts, (label[label == found], found[label > 0], label)):
             row += np.bincount(values.ravel(), minlength=151)

@@ -46,22 +46,39 @@ def ade20k(
     """
     if not root:
         raise UserError("ADE20K needs its folder: give --config.data_dir=DIR")
-    root = os.path.expanduser(root)
-    inner = os.path.join(root, FOLDER)
-    root = inner if os.path.isdir(inner) else root
+    root = _inner(root)
     if os.path.isdir(os.path.join(root, "images", "ADE")):
         raise UserError(
             f"{root} is the full ADE20K, whose labels are coded otherwise: "
             f"the benchmark's archive is {FOLDER}.zip"
         )
     images, labels = find_split(root, split)
-    names, colors = read_classes(_list_of_classes(root))
+    names, _ = read_classes(_list_of_classes(root))
+    palette = colors(root) or palettes.distinct(NUM_CLASSES)
     source = LabeledFiles(
-        root, *pair_files(root, images, labels), names, colors, True, conversion, limits
+        root, *pair_files(root, images, labels), names, palette, True, conversion, limits
     )
     if check:
         checking.check(source, os.path.join(root, labels))
     return source
+
+
+def colors(root: str) -> tuple[palettes.Color, ...]:
+    """The colors of the classes: those of palette.txt in the folder, or of a column 'Color' in the
+    list of classes.
+
+    Args:
+        root: The same as in `ade20k`; a folder that is not there has no colors.
+
+    Returns:
+        150 of them; () where no file has any. Raises UserError for a file of other colors, and as
+        `read_classes`.
+    """
+    root = _inner(root)
+    beside = palettes.of_folder(root, "", NUM_CLASSES)
+    if beside or _find_list(root) is None:
+        return beside
+    return read_classes(_list_of_classes(root))[1]
 
 
 def read_classes(file: str) -> tuple[tuple[str, ...], tuple[palettes.Color, ...]]:
@@ -71,7 +88,7 @@ def read_classes(file: str) -> tuple[tuple[str, ...], tuple[palettes.Color, ...]
         file: Path of the list.
 
     Returns:
-        (the first name of each class, its colors from a column 'Color' or others that differ).
+        (the first name of each class, its colors from a column 'Color'; () without one).
         Raises UserError for anything but 150 classes, numbered from 1.
     """
     lines = [line.split("\t") for line in text_files.read(file).splitlines() if line.strip()]
@@ -103,14 +120,26 @@ def _colors(
 ) -> tuple[palettes.Color, ...]:
     column = next((header.index(name) for name in _COLORS if name in header), None)
     if column is None:
-        return palettes.distinct(NUM_CLASSES)
+        return ()
     return palettes.parse(file, [(n, row[column]) for n, row in enumerate(rows, 2)])
 
 
-def _list_of_classes(root: str) -> str:
-    """The path of objectInfo150.txt in the folder, or beside it."""
+def _inner(root: str) -> str:
+    """ADEChallengeData2016, which is the folder or lies in it."""
+    root = os.path.expanduser(root)
+    inner = os.path.join(root, FOLDER)
+    return inner if os.path.isdir(inner) else root
+
+
+def _find_list(root: str) -> str | None:
+    """The path of objectInfo150.txt in the folder, or beside it; None where there is none."""
     places = [os.path.join(root, NAMES), os.path.join(os.path.dirname(root), NAMES)]
-    found = next((place for place in places if os.path.isfile(place)), None)
+    return next((place for place in places if os.path.isfile(place)), None)
+
+
+def _list_of_classes(root: str) -> str:
+    """The path of objectInfo150.txt; raises UserError where there is none."""
+    found = _find_list(root)
     if found is None:
         raise UserError(f"{root} has no {NAMES}, ADE20K's list of classes: it is in {FOLDER}.zip")
     return found
