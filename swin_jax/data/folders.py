@@ -61,7 +61,11 @@ class _Walk:
 
 
 def files_under(
-    folder: str, suffixes: Sequence[str], root: str = "", seen: set[str] | None = None
+    folder: str,
+    suffixes: Sequence[str],
+    root: str = "",
+    seen: set[str] | None = None,
+    copies: bool = False,
 ) -> Files:
     """Finds the files at any depth of a folder, those that links lead to among them.
 
@@ -77,6 +81,7 @@ def files_under(
             so that links between them are left out too.
         seen: Real paths of files that links in other subfolders lead to, which are left out;
             those of this one are added.
+        copies: True to find a file once more for each link to it.
 
     Returns:
         The files, and what was left out. Raises UserError where the folder cannot be opened.
@@ -98,7 +103,7 @@ def files_under(
     seen = set() if seen is None else seen
     for path in sorted(walk.file_links, key=_order):
         target = os.path.realpath(os.path.join(folder, path))
-        if (
+        if not copies and (
             target in seen
             or _is_listed(target, walk)
             or (root and _is_in_subfolder(target, top, walk.suffixes))

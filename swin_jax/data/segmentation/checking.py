@@ -100,7 +100,7 @@ def check_file(source: LabeledFiles, index: int, decode: bool = False) -> Findin
         the file), 'palette' (True if it has one), 'turned' (of an image that is turned upright:
         'both' if the size of its label shows that this is too, 'image' if it does not tell; else
         ''), 'problem' ('' if good), 'unfit' (True for a problem that is a mistake of the set, not
-        damage)}.
+        damage, as a link that leads nowhere)}.
     """
     path = source.label_path(index)
     finding = {
@@ -119,6 +119,8 @@ def check_file(source: LabeledFiles, index: int, decode: bool = False) -> Findin
         finding.update(problem=str(error), unfit=True)
     except UnreadableError as error:
         finding |= file_scan.problem(path, error)
+        if os.path.islink(path) and not os.path.exists(path):
+            finding |= dict(problem="it is a link that leads nowhere", unfit=True)
     return finding
 
 

@@ -66,6 +66,8 @@ def label_folder(
     if not root:
         raise UserError("a folder of labeled images needs its path: give --config.data_dir=DIR")
     root = os.path.expanduser(root)
+    if not os.path.isdir(root):
+        raise UserError(f"there is no folder {root}: give --config.data_dir=DIR")
     names = _class_names(root, class_names)
     colors = palettes.of_folder(root, palette, len(names))
     images, labels = find_split(root, split)
@@ -106,10 +108,13 @@ def find_split(root: str, split: str) -> tuple[str, str]:
 def pair_files(
     root: str, images: str, labels: str, image_suffix: str = "", label_suffix: str = ""
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files of two folders as (images, their labels), relative to root; see `pairing.pair`."""
+    """The files of two folders as (images, their labels), relative to root; see `pairing.pair`.
+
+    Several labels may be links to one file, that of a scene without an object for example.
+    """
     found = [
-        folders.files_under(os.path.join(root, folder), picture.suffixes())
-        for folder in (images, labels)
+        folders.files_under(os.path.join(root, folder), picture.suffixes(), copies=copies)
+        for folder, copies in ((images, False), (labels, True))
     ]
     for folder, files in zip((images, labels), found):
         folders.tell_left_out(os.path.join(root, folder), files.left_out)

@@ -255,6 +255,8 @@ def test_what_is_missing_is_said(root, tmp_path):
     refused(root, "there is no folder")
     with pytest.raises(UserError, match="needs its path"):
         label_folder(None, "train")
+    with pytest.raises(UserError, match="^there is no folder .*typo: give --config.data_dir=DIR"):
+        label_folder(str(tmp_path / "typo"), "train")
 
 
 def test_damage_is_for_training_to_replace_and_is_said(root):
@@ -287,6 +289,18 @@ def test_a_class_without_a_pixel_is_said_with_a_hint_for_masks_of_255(root):
         save(root, f"{name}.png", np.where(label() > 0, 255, 0).astype(np.uint8))
     with pytest.warns(UserWarning, match="has no pixel of 2 of the classes: sea, sand; 255 stands for no class"):
         read(root)
+
+
+def test_a_label_that_leads_nowhere_is_refused_and_labels_may_share_a_file(root):
+    save(root, "empty.png", np.zeros(SIZE, np.uint8))
+    for name in ("a.png", "b.png"):
+        os.remove(root / "labels/train" / name)
+        (root / "labels/train" / name).symlink_to("empty.png")
+    with pytest.warns(UserWarning, match="there is no image for empty.png"):
+        source = read(root)
+    assert len(source) == 3 and not source[0]["label"].any() and not source[1]["label"].any()
+    os.remove(root / "labels/train/empty.png")
+    refused(root, "2 of 3 labels", "a.png: it is a link that leads nowhere")
 
 
 def test_a_check_looks_at_new_and_changed_files_only_and_no_report_is_needed(root, monkeypatch, tmp_path):
