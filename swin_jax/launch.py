@@ -14,7 +14,6 @@ import re
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from absl import flags
 
 from swin_jax.core import config as configs
 from swin_jax.core.command_line import USES, answer, check_actions, parse, profile_steps
-from swin_jax.core.errors import UserError, frame_outside, install
+from swin_jax.core.errors import UserError, install, plain_warnings
 from swin_jax.core.output import streams
 from swin_jax.core.output.text import say
 from swin_jax.core.termination import SIGNALS, Terminated, terminable
@@ -199,9 +198,7 @@ def _prepare(
 
 def main() -> None:
     """Entry point of `python -m swin_jax.launch` and of the `swin_jax` command."""
-    with warnings.catch_warnings(), streams.lasting_output():
-        entry = frame_outside().f_code.co_filename
-        warnings.showwarning = _show_warnings(entry, warnings.showwarning)
+    with plain_warnings(), streams.lasting_output():
         # Names of files may be of any bytes; standard error escapes them, too.
         if sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -220,26 +217,6 @@ def main() -> None:
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
         sys.exit(status)
-
-
-def _show_warnings(entry: str, show: Callable[..., None]) -> Callable[..., None]:
-    """Makes a `warnings.showwarning` for the command line.
-
-    Args:
-        entry: The file that called `main`: Python's own, or the installed command. A warning at a
-            line of it has no line of the user, and is shown as `warning: TEXT`, once.
-        show: A function that shows all others.
-    """
-    told = set()
-
-    def show_warning(message, category, filename, *where):
-        if category is not UserWarning or filename != entry:
-            show(message, category, filename, *where)
-        elif str(message) not in told:
-            told.add(str(message))
-            say(f"warning: {message}")
-
-    return show_warning
 
 
 if __name__ == "__main__":

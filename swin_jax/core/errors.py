@@ -10,9 +10,9 @@ import sys
 import traceback
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from swin_jax.core.output.text import listed, shown
+from swin_jax.core.output.text import listed, say, shown
 
 _PACKAGE = str(pathlib.Path(__file__).parents[1]) + os.sep
 _PYTHON = os.path.dirname(os.__file__) + os.sep
@@ -133,3 +133,33 @@ def warn(message: str) -> None:
         module=names.get("__name__") or "<unknown>",  # of None, Python drops the warning
         registry=names.setdefault("__warningregistry__", {}),
     )
+
+
+def plain_warnings() -> contextlib.AbstractContextManager[None]:
+    """Makes a block, of a command, in which warnings without a line of the user have no place.
+
+    Those at a line of the file that called the command, Python's own or the installed script, are
+    shown as `warning: TEXT`, once each; all others as Python does.
+    """
+    return _plain_warnings(frame_outside().f_code.co_filename)
+
+
+@contextlib.contextmanager
+def _plain_warnings(entry: str) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warnings(entry, warnings.showwarning)
+        yield
+
+
+def _show_warnings(entry: str, show: Callable[..., None]) -> Callable[..., None]:
+    """A `warnings.showwarning` for a command that the file `entry` called; `show` is Python's."""
+    told = set()
+
+    def show_warning(message, category, filename, *where):
+        if category is not UserWarning or filename != entry:
+            show(message, category, filename, *where)
+        elif str(message) not in told:
+            told.add(str(message))
+            say(f"warning: {message}")
+
+    return show_warning

@@ -20,7 +20,7 @@ from typing import Any
 import tqdm
 
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, plain_warnings
 from swin_jax.core.output.streams import lasting_output
 from swin_jax.core.output.text import say
 from swin_jax.core.termination import Terminated, terminable
@@ -221,7 +221,7 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
     arguments = parser.parse_args()
-    with lasting_output():
+    with lasting_output(), plain_warnings():
         try:
             with terminable():
                 path = build(arguments)

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any
 
 from swin_jax.core import storage
-from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.errors import UnreadableError, UserError, plain_warnings
 from swin_jax.core.output.streams import lasting_output
 from swin_jax.core.output.text import shown
 from swin_jax.data import file_scan, sources
@@ -233,5 +233,5 @@ def _names(source: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with lasting_output(), plain_warnings():
         sys.exit(run(sys.argv[1:]))

@@ -23,7 +23,7 @@ import functools
 import os
 import sys
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, plain_warnings
 from swin_jax.core.output.streams import lasting_output
 from swin_jax.core.output.text import shown
 from swin_jax.data import file_scan
@@ -94,7 +94,7 @@ def _scan(flags: argparse.Namespace) -> bool:
         file_scan.show(summary(findings, report))
         if unlabeled := checking.describe_unlabeled(findings, source):
             file_scan.show(unlabeled)
-        good = good and not (unlabeled or any(finding["problem"] for finding in findings))
+        good = good and not unlabeled and not any(finding["problem"] for finding in findings)
     return good
 
 
@@ -156,5 +156,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with lasting_output(), plain_warnings():
         sys.exit(run(sys.argv[1:]))

@@ -33,7 +33,7 @@ import os
 import sys
 from typing import Any
 
-from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.errors import UnreadableError, UserError, plain_warnings
 from swin_jax.core.output.streams import lasting_output
 from swin_jax.core.output.text import shown
 from swin_jax.data import file_scan
@@ -279,5 +279,5 @@ def _source(flags: argparse.Namespace) -> VideoFileSource:
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with lasting_output(), plain_warnings():
         sys.exit(run(sys.argv[1:]))

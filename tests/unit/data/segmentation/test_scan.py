@@ -2,6 +2,8 @@
 
 import json
 import os
+import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -102,3 +104,20 @@ def test_wrong_use_is_told_in_a_line(root, flags, words, capsys):
 def test_a_folder_without_splits_is_refused(tmp_path, capsys):
     assert scan(tmp_path) == 2 and "there is no folder" in capsys.readouterr().err
     assert scan("") == 2 and "--folder= is empty" in capsys.readouterr().err
+
+
+def test_a_split_without_a_labeled_pixel_is_no_good(root, capsys):
+    for path in (root / "labels/val").iterdir():
+        Image.fromarray(np.full(SIZE, 255, np.uint8)).save(path)
+    assert scan(root, "--split=val") == 1
+    assert "none of 3 labels has a pixel that belongs to a class" in capsys.readouterr().out
+
+
+def test_warnings_of_the_command_have_no_place(root, monkeypatch, capsys):
+    (root / "labels/val/notes.txt").touch()
+    name = "swin_jax.data.segmentation.scan"
+    monkeypatch.setattr(sys, "argv", ["scan", f"--folder={root}", "--split=val"])
+    monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module(name, run_name="__main__")
+    assert f"warning: {root}/labels/val: left out 1: .txt (1)\n" in capsys.readouterr().err
