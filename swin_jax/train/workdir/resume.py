@@ -27,7 +27,7 @@ FREE = re.compile(
     r"^(topology|mesh|partition(?!\.gather)|evals|predict|predict_method|edit|invert|logs|init_from"
     r"|checkpoint|conversion|generator|clip|arcface|e4e|vgg16|lpips|classifier|mapper|statistics)\b"
     r"|(^|\.)(total_steps|epochs|num_workers|num_threads|prefetch|data_dir|root|path|in_memory"
-    r"|max_bad_records|\w+_every)$"
+    r"|max_bad_records|palette|source\.check|\w+_every)$"
     rf"|{OF_MEMORY.pattern}"
 )
 
