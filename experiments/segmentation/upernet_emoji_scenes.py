@@ -32,6 +32,7 @@ from swin_jax.models.segmentation import make_upernet, rules
 from swin_jax.models.swin import rules as swin_rules
 from swin_jax.optim import adamw
 from swin_jax.optim.schedules import warmup_linear
+from swin_jax.pretrained.segmentation import finetune
 from swin_jax.tasks.segmentation import Segmentation
 
 
@@ -75,7 +76,7 @@ def get_config(arg=None):
     c.predict_method = segmentation.predict_method(c)
 
     # Run
-    c.init_from = run.init_from()
+    c.init_from = run.init_from(convert=spec(finetune.pretrained), head=finetune.FRESH)
     run.set_up(c, rules.PARTITION, every=500)
     return use_fakes(c) if arg.fake else c
 

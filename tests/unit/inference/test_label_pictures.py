@@ -9,12 +9,11 @@ from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
 
-from swin_jax.core.errors import UserError
 from swin_jax.core import config as configs
+from swin_jax.core.errors import UserError
 from swin_jax.data.segmentation import palettes
 from swin_jax.data.segmentation.ade20k import ade20k
-from swin_jax.inference import label_pictures
-from swin_jax.inference import predict
+from swin_jax.inference import label_pictures, predict
 from swin_jax.inference.trained_run import pictures
 from swin_jax.train.setup import build_run
 from tests.unit.data.segmentation.test_ade20k import listed
