@@ -18,16 +18,21 @@ attempt of each run.
 
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
 import pathlib
 import queue
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
+
+from swin_jax.core import termination
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SEEDS = (0, 1, 2)
@@ -94,7 +99,11 @@ def scratch(labels: int, seed: int, base_lr: float, steps: int) -> Run:
 
 
 class Runner:
-    """Runs trainings side by side, each on a core of its own."""
+    """Runs trainings side by side, each on a core of its own; a context manager.
+
+    An error or interruption in the block starts no further training, and those at work save and
+    end before the block does.
+    """
 
     def __init__(self, out: pathlib.Path, data_dir: str, jobs: int):
         self.out, self.data_dir = out, data_dir
@@ -103,6 +112,19 @@ class Runner:
         for job in range(jobs):
             self.cores.put(available[job % len(available)] if available else None)
         self.pool = concurrent.futures.ThreadPoolExecutor(jobs)
+        self._lock, self._stops = threading.Lock(), False
+        self._working: set[int] = set()  # process numbers
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        with self._lock:
+            self._stops = kind is not None
+            for number in self._working if self._stops else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGTERM)
+        self.pool.shutdown(cancel_futures=self._stops)
 
     def start(self, *runs: Run) -> concurrent.futures.Future:
         """Queues runs that must follow each other."""
@@ -130,15 +152,21 @@ class Runner:
         environment = os.environ | {"XLA_FLAGS": flags, "OMP_NUM_THREADS": "1"}
         pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
         with open(self.out / f"{run.name}.log", "a") as log:
-            process = subprocess.Popen(
-                run.command(self.out, self.data_dir),
-                cwd=ROOT,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=pin,
-            )
+            with self._lock:
+                if self._stops:
+                    raise SystemExit("the study was stopped")
+                process = subprocess.Popen(
+                    run.command(self.out, self.data_dir),
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=pin,
+                )
+                self._working.add(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
+            with self._lock:
+                self._working.discard(process.pid)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(
@@ -336,7 +364,9 @@ def main() -> None:
         )
     out = pathlib.Path(arguments.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    found = study(Runner(out, str(pathlib.Path(arguments.data_dir).resolve()), arguments.jobs))
+    data_dir = str(pathlib.Path(arguments.data_dir).resolve())
+    with Runner(out, data_dir, arguments.jobs) as runner:
+        found = study(runner)
     (out / "table.json").write_text(json.dumps(found, indent=1) + "\n")
     (out / "table.md").write_text(markdown(found))
     plot(found, out / "table.png")
@@ -344,4 +374,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with termination.resumable():
+        main()

@@ -19,7 +19,6 @@ import dataclasses
 import json
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -29,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core import config as configs
+from swin_jax.core import termination
 from swin_jax.core.errors import UserError
 from swin_jax.models.swin import param_shapes
 from swin_jax.train.logs import read_metrics
@@ -99,10 +99,10 @@ def train(training: Training, out: pathlib.Path, data_dir: str) -> dict[str, flo
         began = time.monotonic()
         with open(workdir.with_suffix(".log"), "a") as log:
             command = training.command(out, data_dir)
-            status = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-        if status.returncode:
+            status = termination.run_saving(command, cwd=ROOT, stdout=log, stderr=log)
+        if status:
             raise UserError(
-                f"the training of {workdir.name} ended with status {status.returncode}; "
+                f"the training of {workdir.name} ended with status {status}; "
                 f"see {log.name}, and run the same command to resume"
             )
         last = [line for line in read_metrics(workdir) if "eval/test/top1" in line][-1]
@@ -263,6 +263,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        with termination.resumable():
+            main()
     except UserError as error:
         raise SystemExit(f"error: {error}") from error

@@ -5,11 +5,15 @@ Python makes Ctrl-C one; processes that end with the one that started them.
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ExtensionFileLoader
+from typing import Any
+
+from swin_jax.core.output.text import say
 
 # What schedulers can be asked to send some time before the end: Slurm by --signal, SGE by -notify
 # and its limits, LSF. They end a process that does not expect them.
@@ -72,6 +76,40 @@ def terminable() -> Iterator[None]:
             signal.signal(number, handler)
         if previous:
             _asked.clear()
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """The whole of a program that runs trainings: Ctrl-C and SIGNALS end it in one line, with the
+    shell's status.
+    """
+    try:
+        with terminable():
+            yield
+    except (KeyboardInterrupt, Terminated) as error:
+        number = error.signal if isinstance(error, Terminated) else signal.SIGINT
+        say(f"{number.name}: stopped; run the same command to resume")
+        raise SystemExit(128 + number) from error
+
+
+def run_saving(command: Sequence[str], **settings: Any) -> int:
+    """Runs a training in a process of its own; what stops the caller has it save and end first.
+
+    Args:
+        command: The command line.
+        **settings: Further arguments of `subprocess.Popen`.
+
+    Returns:
+        The exit status. Raises KeyboardInterrupt and Terminated once the process has ended.
+    """
+    with subprocess.Popen(command, **settings) as process:
+        try:
+            return process.wait()
+        except (KeyboardInterrupt, Terminated):
+            # Ctrl-C reaches both, other signals the caller alone.
+            process.terminate()
+            process.wait()
+            raise
 
 
 def is_free(number: int) -> bool:

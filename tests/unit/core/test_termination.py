@@ -80,3 +80,40 @@ def test_a_process_ends_with_the_one_that_started_it_and_was_killed():
     began = time.monotonic()
     assert parent.stdout.read() == ""  # once the child has closed it, too
     assert time.monotonic() - began < 20
+
+
+# It needs longer for its save than subprocess.run gives it after Ctrl-C.
+TRAINING = """
+import pathlib, signal, sys, time
+def save(number, frame):
+    signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(1)
+    pathlib.Path("saved").touch()
+    sys.exit(128 + number)
+signal.signal(signal.SIGINT, save), signal.signal(signal.SIGTERM, save)
+pathlib.Path("runs").touch()
+time.sleep(60)
+"""
+STUDY = """
+import sys
+from swin_jax.core import termination
+with termination.resumable():
+    termination.run_saving([sys.executable, "-c", sys.argv[1]])
+    print("the next one")
+"""
+
+
+@pytest.mark.parametrize("number, whole", [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False)])
+def test_a_training_saves_before_the_study_around_it_ends(tmp_path, number, whole):
+    """After Ctrl-C in a terminal, which reaches both, and after a signal to the study alone."""
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[3])}
+    settings = dict(cwd=tmp_path, env=environment, start_new_session=True, text=True)
+    command = [sys.executable, "-c", STUDY, TRAINING]
+    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
+    end = time.monotonic() + 60
+    while not (tmp_path / "runs").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    (os.killpg if whole else os.kill)(study.pid, number)
+    said = f"{number.name}: stopped; run the same command to resume\n"
+    assert study.communicate(timeout=60) == ("", said) and study.returncode == 128 + number
+    assert (tmp_path / "saved").exists()

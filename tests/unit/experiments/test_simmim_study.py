@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -96,6 +98,35 @@ def test_the_whole_study_without_trainings(study, tmp_path):
     assert re.search(r"\| 0\.001 \| \d\d\.\d\d \| \*\*69\.65\*\* \|", text)
     study.plot(found, tmp_path / "table.png")
     assert (tmp_path / "table.png").stat().st_size > 5000
+
+
+TRAINING = """
+import pathlib, signal, sys, time
+path = pathlib.Path(sys.argv[1])
+def save(number, frame):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(1)
+    path.with_suffix(".saved").touch()
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, save)
+path.with_suffix(".runs").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_starts_no_run_and_waits_until_those_at_work_have_saved(study, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(study.Run, "command", lambda run, out, _: [sys.executable, "-c", TRAINING, str(out / run.name)])
+    runs = [study.Run(name, "", 1, 0) for name in "abcd"]
+    with pytest.raises(error), study.Runner(tmp_path, "", 2) as runner:
+        waiting = [runner.start(*runs[:2]), runner.start(runs[2]), runner.start(runs[3])]
+        end = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.runs"))) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        raise error
+    names = {path.name for path in tmp_path.iterdir() if path.suffix != ".log"}
+    assert names == {"a.runs", "a.saved", "c.runs", "c.saved"}
+    assert all(future.done() for future in waiting)
 
 
 def test_overlapping_runs_count_once_by_the_clock(study, tmp_path):

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 
 import pytest
@@ -50,9 +49,9 @@ def launcher(study, monkeypatch):
         lines = [{"step": 7, "train/loss": 1.0}, {"step": 7, "eval/test/top1": value}]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (study.pathlib.Path(flags["workdir"]) / "metrics.jsonl").write_text(text)
-        return subprocess.CompletedProcess(command, int(row == "mlp"))
+        return int(row == "mlp")
 
-    monkeypatch.setattr(study.subprocess, "run", run)
+    monkeypatch.setattr(study.termination, "run_saving", run)
     monkeypatch.setattr(study, "measure", lambda *_: calls.append(_) or dict(milliseconds=2.0, mebibytes=3.0))
     return calls
 
