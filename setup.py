@@ -37,7 +37,8 @@ setuptools.setup(
         # It carries CLIP's vocabulary; there are no later wheels.
         "instant-clip-tokenizer>=0.1.1; python_version < '3.13'",
         "matplotlib>=3.8",
-        "pillow>=10",
+        # Earlier ones take minutes for comments in a GIF, and gigabytes for tags of a TIFF.
+        "pillow>=13",
         "scikit-learn>=1.4",
         "scipy>=1.11",
         "tensorboardX>=2.6",

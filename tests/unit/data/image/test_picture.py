@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -312,6 +313,31 @@ def test_scans_of_a_jpeg_are_counted(thumbnail):
         decode(progressive, limits=Limits(scanned_pixels=10 * 64 * 48 - 1))
     for plain in (encoded(image, "JPEG"), encoded(image.convert("L"), "JPEG"), encoded(image.convert("CMYK"), "JPEG")):
         assert picture.count_scans(plain) == 1
+
+
+def test_tags_of_a_tiff_take_no_more_memory_than_the_file_has():
+    """200 tags at the same 64 KiB: Pillow before 13 made 2,000 at 1 MiB to 4 GB of numbers."""
+    size = 2**16
+    own = {
+        256: (3, 8),
+        257: (3, 8),
+        258: (3, 8),
+        259: (3, 1),
+        262: (3, 1),
+        273: (4, 8),
+        277: (3, 1),
+        278: (3, 8),
+        279: (4, 64),
+    }
+    tags = [struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in own.items()]
+    tags += [struct.pack("<HHII", 40000 + i, 1, size, 8) for i in range(200)]
+    data = struct.pack("<2sHI", b"II", 42, 72) + bytes(64) + struct.pack("<H", len(tags)) + b"".join(tags)
+    tracemalloc.start()
+    try:
+        assert picture.decode(data + bytes(4 + size), "display").size == (8, 8)
+        assert tracemalloc.get_traced_memory()[1] < 40 * size
+    finally:
+        tracemalloc.stop()
 
 
 def test_comments_of_a_picture_in_digits_are_counted():
