@@ -155,7 +155,7 @@ def _share_paired(images: Sequence[str], by_label: Mapping[str, str], ends: _Suf
 
 
 def _ends(image: str, names: Sequence[str]) -> Iterator[_Suffixes]:
-    """How an image's name and those of labels end behind the longest stem that they share.
+    """The ends of an image's name and of those of labels behind the longest stem that they share.
 
     Args:
         image: The name.
