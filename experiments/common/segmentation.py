@@ -104,6 +104,7 @@ def predict_method(c: ConfigDict) -> ConfigDict:
 
 
 def _two_thirds(size: int | tuple[int, int]) -> int | tuple[int, int]:
+    """Two thirds of a size, per axis, in whole pixels."""
     return simplest(tuple(2 * side // 3 for side in per_axis(size, 2)))
 
 

@@ -110,7 +110,7 @@ def test_a_split_without_a_labeled_pixel_is_no_good(root, capsys):
     for path in (root / "labels/val").iterdir():
         Image.fromarray(np.full(SIZE, 255, np.uint8)).save(path)
     assert scan(root, "--split=val") == 1
-    assert "none of 3 labels has a pixel that belongs to a class" in capsys.readouterr().out
+    assert "no pixel of the 3 labels belongs to a class" in capsys.readouterr().out
 
 
 def test_warnings_of_the_command_have_no_place(root, monkeypatch, capsys):
