@@ -19,6 +19,8 @@ QUICKLY_MADE = "--xla_backend_optimization_level=0"
 QUICKLY_MADE += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
 # To cut a program into parts for several threads is a seventh of the work, and two workers have no core for them.
 QUICKLY_MADE += " --xla_cpu_parallel_codegen_split_count=1"
+# Of eight devices on two busy cores one may come late to a collective: by default the process is aborted after 40 s.
+QUICKLY_MADE += " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones refuse to start with this flag
     QUICKLY_MADE += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{QUICKLY_MADE} {os.environ.get('XLA_FLAGS', '')}"

@@ -192,13 +192,9 @@ def _windows(
         found = []
         for image in example["images"]:
             for mirrored in (False, True) if method.flip else (False,):
-                seen = image[:, ::-1] if mirrored else image
-                size = seen.shape[:2]
-                boxes = method.boxes(size)
-                view = label_maps.View(size, boxes, [None] * len(boxes), mirrored)
+                view, parts = label_maps.cut(image, method, mirrored)
                 picture.views.append(view)
-                for place, (top, left, bottom, right) in enumerate(boxes):
-                    found.append(_Window(seen[top:bottom, left:right], picture, view, place))
+                found += [_Window(part, picture, view, place) for place, part in enumerate(parts)]
         picture.missing = len(found)
         yield from found
 

@@ -142,11 +142,26 @@ def view(
         method: The windows; ratios and mirroring are the caller's.
         mirrored: True to mirror the image.
     """
+    found, parts = cut(image, method, mirrored)
+    found.logits[:] = [np.asarray(predict(part[None])[0], np.float32) for part in parts]
+    return found
+
+
+def cut(image: np.ndarray, method: Method, mirrored: bool = False) -> tuple[View, list[np.ndarray]]:
+    """The windows of an image.
+
+    Args:
+        image: (H, W, C).
+        method: The windows; ratios and mirroring are the caller's.
+        mirrored: True to mirror the image.
+
+    Returns:
+        A view of the image whose logits are None, one for each window, and the windows, (h, w, C).
+    """
     image = image[:, ::-1] if mirrored else image
     boxes = method.boxes(image.shape[:2])
-    parts = (image[None, top:bottom, left:right] for top, left, bottom, right in boxes)
-    logits = [np.asarray(predict(part)[0], np.float32) for part in parts]
-    return View(image.shape[:2], boxes, logits, mirrored)
+    parts = [image[top:bottom, left:right] for top, left, bottom, right in boxes]
+    return View(image.shape[:2], boxes, [None] * len(boxes), mirrored), parts
 
 
 def labels(views: Sequence[View], size: tuple[int, int]) -> np.ndarray:
