@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
-from swin_jax.ops import window
+from swin_jax.ops import linear, window
 from swin_jax.ops.normalize import widen
 
 # timm's trunc_normal_(std=0.02) cuts at +-2, a hundred standard deviations:
@@ -145,7 +145,8 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shared = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init_linear)
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        shared = dict(kernel_init=init_linear, dot_general=linear.dot_general, **types)
         hidden = nn.gelu(nn.Dense(self.hidden, **shared, name="fc1")(x), approximate=False)
         return nn.Dense(x.shape[-1], **shared, name="fc2")(hidden)
 
@@ -178,7 +179,8 @@ class PatchProjection(nn.Module):
         else:
             patches = window.partition(x, self.patch)
         patches = patches.reshape(x.shape[0], *grid, fan_in)
-        out = patches @ kernel.reshape(fan_in, -1).astype(self.dtype)
+        kernel = kernel.reshape(fan_in, -1).astype(self.dtype)
+        out = linear.dot_general(patches, kernel, (((patches.ndim - 1,), (0,)), ((), ())))
         if not self.use_bias:
             return out
         bias = self.param("bias", init, (self.features,), self.param_dtype)

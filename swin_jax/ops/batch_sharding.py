@@ -68,6 +68,11 @@ def rows_and_heads(copies: int, heads: int) -> tuple[Any, Any] | None:
     return rows, "tensor" if heads % mesh.shape["tensor"] == 0 else None
 
 
+def splits_features() -> bool:
+    """True where the current mesh splits the features of layers, over 'tensor'."""
+    return jax.sharding.get_abstract_mesh().shape.get("tensor", 1) > 1
+
+
 def platform() -> str:
     """The platform that is compiled for, 'cpu', 'gpu' or 'tpu': that of the mesh, which may be
     another than this machine's.

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from swin_jax.core.errors import UserError
 from swin_jax.models.layers import init_conv, layer_norm
 from swin_jax.models.swin.blocks import REMAT
+from swin_jax.ops import linear
 from swin_jax.ops.attention import attention_weights, dot_product_attention
 from swin_jax.ops.batch_sharding import constrain_batch
 
@@ -60,7 +61,8 @@ class Attention(nn.Module):
     implementation: str
 
     def setup(self):
-        shared = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        shared = dict(dot_general=linear.dot_general, **types)
         heads = (3, self.num_heads, self.width // self.num_heads)
         self.qkv = nn.DenseGeneral(heads, kernel_init=self.init_qkv, **shared)
         self.proj = nn.DenseGeneral(self.width, axis=(-2, -1), kernel_init=self.init_proj, **shared)
@@ -94,7 +96,8 @@ class Mlp(nn.Module):
     param_dtype: Any
 
     def setup(self):
-        shared = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        shared = dict(dot_general=linear.dot_general, **types)
         bias = init_default(self.width)
         self.fc1 = nn.Dense(self.hidden, kernel_init=self.init_fc1, bias_init=bias, **shared)
         self.fc2 = nn.Dense(

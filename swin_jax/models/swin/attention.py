@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.models.layers import init_linear, layer_norm
-from swin_jax.ops import attention, window, window_geometry
+from swin_jax.ops import attention, linear, window, window_geometry
 from swin_jax.ops.batch_sharding import per_shard_copies
 from swin_jax.ops.normalize import widen
 
@@ -34,7 +34,7 @@ class HeadsProjection(nn.Module):
         kernel = self.param("kernel", init_linear, (x.shape[-1], *shape), self.param_dtype).astype(
             self.dtype
         )
-        x = jnp.einsum("bnc,cthd->bnthd", x.astype(self.dtype), kernel)
+        x = linear.dot_general(x.astype(self.dtype), kernel, (((2,), (0,)), ((), ())))
         if not self.bias:
             return x
         return (
@@ -91,7 +91,8 @@ class WindowAttention(nn.Module):
             self.relative_position_bias_table = self.param(
                 "relative_position_bias_table", init_linear, self.table_shape(), dtype
             )
-        self.proj = nn.DenseGeneral(self.dim, axis=(-2, -1), dtype=self.dtype, **shared)
+        shared |= dict(dtype=self.dtype, dot_general=linear.dot_general)
+        self.proj = nn.DenseGeneral(self.dim, axis=(-2, -1), **shared)
 
     def __call__(self, x: jax.Array, regions: jax.Array | None, windows: int) -> jax.Array:
         """x is (B * nW, N, C), `windows` is nW; see `ops.attention.window_attention`."""

@@ -23,7 +23,7 @@ from swin_jax.models.swin.attention import (
     window_and_shift,
 )
 from swin_jax.models.swin.mixers import SpatialMlp, attend_performer, attend_sliding
-from swin_jax.ops import attention, window
+from swin_jax.ops import attention, linear, window
 from swin_jax.ops.batch_sharding import constrain_batch
 
 # What the backward pass recomputes, by name; 'none' keeps everything.
@@ -154,7 +154,8 @@ class PatchMerging(nn.Module):
             x.shape[0], *grid, -1
         )
         norm = layer_norm(self.dtype, "norm", param_dtype=self.param_dtype)
-        shared = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init_linear)
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        shared = dict(kernel_init=init_linear, dot_general=linear.dot_general, **types)
         reduction = nn.Dense(2 * channels, use_bias=False, **shared, name="reduction")
         return norm(reduction(x)) if self.post_norm else reduction(norm(x))
 
