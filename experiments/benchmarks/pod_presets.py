@@ -57,8 +57,8 @@ A cell gives the slice, the memory per chip, a lower bound on the time of a step
 chip-hours of the whole schedule at that bound, as reported by the TPU compiler (libtpu 0.0.42.1,
 quick effort; no TPU needed). Real runs take longer than a bound. The column of eight H100 is
 arithmetic, not a compiler's: the state as the layout splits it, the rest scaled from the v5p's
-program. Compiled at commit `917aee3`, StyleGAN2's row at `898d02c`, UPerNet's, of which only what
-was compiled is given, at `296b1b0`.
+program. Compiled at commit `917aee3`, StyleGAN2's row at `898d02c`, UPerNet's `tiny` and
+`large_22k` at `296b1b0`, its other rows at `c433677`.
 
 ```bash
 # needs: libtpu (pip install -e '.[tpu]'), two hours on two cores for each
