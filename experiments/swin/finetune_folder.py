@@ -47,12 +47,12 @@ from swin_jax.tasks.classification import Classification
 
 # The architecture from scratch; weights bring their own, a run's config what arrays do not tell.
 SMALL = dict(
-    image_size=32,
+    image_size=48,
     patch_size=4,
-    embed_dim=48,
+    embed_dim=32,
     depths=(2, 2),
     num_heads=(2, 4),
-    window_size=4,
+    window_size=6,
     mlp_ratio=4.0,
     qkv_bias=True,
     ape=False,
@@ -69,11 +69,15 @@ SMALL = dict(
     small="shrink",
 )
 # From scratch and from weights another recipe is right. `crop` is the range of the share of a
-# picture that is seen; a run has at least `steps` updates and `epochs` passes.
-SCRATCH = dict(base_lr=2e-3, layer_decay=1.0, drop_path=0.0, steps=2200, epochs=60)
-SCRATCH |= dict(crop=(0.6, 1.0), randaugment="rand-m5-mstd0.5-inc1", hue=2.0, gray=0.3)
+# picture that is seen, `ratio` that of its width / height: pictures to be named are made square
+# without a cut, so that what learns from scratch has to know such distortions. A run has at least
+# `steps` updates and `epochs` passes.
+SCRATCH = dict(base_lr=2e-3, layer_decay=1.0, drop_path=0.0, steps=1600, epochs=60)
+SCRATCH |= dict(randaugment="rand-m5-mstd0.5-inc1", hue=2.0, gray=0.3)
+SCRATCH |= dict(crop=(0.6, 1.0), ratio=(0.5, 2.0))
 WEIGHTS = dict(base_lr=1e-4, layer_decay=0.8, drop_path=0.1, steps=200, epochs=20)
-WEIGHTS |= dict(crop=(0.35, 1.0), randaugment="rand-m7-mstd0.5-inc1", hue=0.1, gray=0.1)
+WEIGHTS |= dict(randaugment="rand-m7-mstd0.5-inc1", hue=0.1, gray=0.1)
+WEIGHTS |= dict(crop=(0.35, 1.0), ratio=(3 / 4, 4 / 3))
 
 
 def get_config(arg=None):
@@ -101,7 +105,8 @@ def get_config(arg=None):
 
     # Data
     folder = dict(root=ref("data_dir"), share=ref("held_back"), seed=split_seed(c))
-    cut = dict(size=size, scale=recipe("crop"), auto_augment=recipe("randaugment"))
+    cut = dict(size=size, scale=recipe("crop"), ratio=recipe("ratio"))
+    cut |= dict(auto_augment=recipe("randaugment"))
     colors = dict(hue=recipe("hue"), gray=recipe("gray"))
     augment = spec(color_train_transform, transform=spec(train_transform, **cut), **colors)
     c.data = spec(

@@ -40,7 +40,7 @@ def test_a_folder_gives_a_model_that_names_new_images(folder, tmp_path, launch):
 def test_sizes_follow_from_the_folder(folder, root):
     config = configs.load(f"{root}/{FILE}")
     config.data_dir = str(folder)
-    assert (config.num_classes, config.num_train, config.batch_size, config.total_steps) == (3, 24, 8, 2200)
+    assert (config.num_classes, config.num_train, config.batch_size, config.total_steps) == (3, 24, 8, 1600)
     config.num_train = 5000
     assert (config.batch_size, config.total_steps) == (64, 60 * 5000 // 64)
     assert config.task.tx.schedule.warmup_steps == config.total_steps // 20
