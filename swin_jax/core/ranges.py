@@ -15,6 +15,7 @@ import functools
 import inspect
 import math
 import numbers
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -210,6 +211,29 @@ def check_each(name: str, values: Sequence, count: int, what: str) -> None:
         raise RangeError(
             name, f"={shown(values)}: it must have a number for each of {count} {what}"
         )
+
+
+def check_pattern(name: str, given: Any, pattern: Any) -> None:
+    """Raises RangeError for anything but a regular expression that says something.
+
+    The empty one matches every name: '--config.KEY=' on a command line makes one where '()' is
+    meant.
+
+    Args:
+        name: Name of the argument.
+        given: Its value, which holds the pattern.
+        pattern: The pattern, a str.
+    """
+    if not isinstance(pattern, str):
+        raise RangeError(name, f"={shown(given)}: {shown(pattern)} is not a regular expression")
+    if not pattern:
+        reason = "'' matches all names: leave it out, or write '.*' where all are meant"
+        raise RangeError(name, f"={shown(given)}: {reason}")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        reason = f"={shown(given)}: {pattern!r} is not a regular expression: {error}"
+        raise RangeError(name, reason) from error
 
 
 def check_statistics(mean: Sequence, std: Sequence, channels: int) -> None:

@@ -24,6 +24,7 @@ from swin_jax.core.ranges import (
     PositiveFloat,
     RangeError,
     Rate,
+    check_pattern,
     checked,
     shown,
 )
@@ -149,7 +150,7 @@ def scale_by_name(rules: tuple[tuple[str, NonNegativeFloat], ...]) -> Callable:
         A function of official names, for `layer_scale`.
     """
     for pattern, _ in rules:
-        _check_pattern("rules", rules, pattern)
+        check_pattern("rules", rules, pattern)
 
     def factor(name):
         return next((value for pattern, value in rules if re.search(pattern, name)), 1.0)
@@ -252,15 +253,7 @@ def _check_patterns(name, given):
         one = f", ({given!r},) for one" if isinstance(given, str) else ""
         raise RangeError(name, f"={shown(given)}: it must be a tuple of regular expressions{one}")
     for pattern in given:
-        _check_pattern(name, given, pattern)
-
-
-def _check_pattern(name, given, pattern):
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        reason = f"={shown(given)}: {pattern!r} is not a regular expression: {error}"
-        raise RangeError(name, reason) from error
+        check_pattern(name, given, pattern)
 
 
 def _check_functions(schedule, layer_scale):

@@ -16,6 +16,7 @@ import numpy as np
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError, is_ours
 from swin_jax.core.params import flatten, path_name, unflatten
+from swin_jax.core.ranges import check_pattern
 from swin_jax.train import checkpoint
 from swin_jax.train.checkpoints import model_fields
 from swin_jax.train.setup import once_options
@@ -49,6 +50,9 @@ class InitFrom:
     convert: Callable | None = None
     key: str = ""
     class_names: str = ""
+
+    def __post_init__(self):
+        check_pattern("head", self.head, self.head)
 
     def check(self) -> None:
         """Raises UserError where `path` names nothing that a run can start from;

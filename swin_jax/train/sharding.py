@@ -20,7 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name
-from swin_jax.core.ranges import NonNegativeInt, Range, checked
+from swin_jax.core.ranges import NonNegativeInt, Range, check_pattern, checked
 from swin_jax.core.stacking import is_stacked
 from swin_jax.ops.batch_sharding import AXES, BATCH
 
@@ -114,6 +114,8 @@ class Partition:
     min_size: NonNegativeInt = 2**20
 
     def __post_init__(self):
+        for pattern, _ in self.rules:
+            check_pattern("rules", self.rules, pattern)
         if self.gather not in ("", "float32", "bfloat16"):
             raise UserError(f"gather={self.gather!r} is not one of '', 'float32', 'bfloat16'")
         if self.gather and not self.opt_axis:

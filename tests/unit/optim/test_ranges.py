@@ -44,6 +44,7 @@ def test_out_of_range(fn, name, value):
         (dict(no_decay=None), "^no_decay=None: it must be a tuple of regular expressions"),
         (dict(no_decay=("bias", 3)), "^no_decay=.*tuple of regular expressions"),
         (dict(no_decay=("bias", "(")), r"^no_decay=.*: '\(' is not a regular expression: missing \)"),
+        (dict(no_decay=("",)), r"^no_decay=\('',\): '' matches all names: leave it out, or write '\.\*'"),
         (dict(freeze=("bias",)), r"^freeze=\('bias',\): it must be a regular expression, '' for none"),
         (dict(freeze="("), r"^freeze='\(' is not a regular expression"),
         (dict(schedule=0.1), r"^schedule=0.1: it must be a function of the step, such as schedules.constant\(0.1\)"),
@@ -62,3 +63,5 @@ def test_names_of_parameters_are_regular_expressions(fn, changes, wanted):
 def test_rules_of_factors_are_regular_expressions():
     with pytest.raises(UserError, match=r"^rules=.*: '\(' is not a regular expression"):
         scale_by_name((("(", 0.0),))
+    with pytest.raises(UserError, match=r"^rules=.*: '' matches all names"):
+        scale_by_name((("", 0.5),))

@@ -284,6 +284,14 @@ def test_replicated_puts_everything_on_every_device():
     assert len(x.addressable_shards) == 8 and all(shard.data.shape == (3,) for shard in x.addressable_shards)
 
 
+@pytest.mark.parametrize(
+    "pattern, wanted", [("", "'' matches all names"), ("(", "'\\(' is not a regular expression"), (3, "3 is")]
+)
+def test_rules_of_a_layout_are_regular_expressions(pattern, wanted):
+    with pytest.raises(UserError, match=f"^rules=.*{wanted}"):
+        Partition(rules=((pattern, ("fsdp",)),))
+
+
 def test_every_batch_of_an_evaluation_is_a_place_to_stop():
     asked = iter([None, None, KeyError])
 
