@@ -355,7 +355,10 @@ def _check_fit(name: str, found: dict[str, np.ndarray], wanted: dict[str, Any]) 
     if len(shaped) > _LISTED:  # of another size, of which a few say as much
         shaped[_LISTED:] = [f"and {len(shaped) - _LISTED} others"]
     if missing or unexpected or shaped:
+        trained = _config_of(name).get("task.model.fn") if missing or unexpected else None
+        of = f", it holds the weights of a {trained}" if trained else ""
         raise UserError(
-            f"{name} does not fit the model. missing: {', '.join(missing) or 'none'}; unexpected: "
-            f"{', '.join(unexpected) or 'none'}; other shape: {', '.join(shaped) or 'none'}"
+            f"{name} does not fit the model{of}. missing: {', '.join(missing) or 'none'}; "
+            f"unexpected: {', '.join(unexpected) or 'none'}; "
+            f"other shape: {', '.join(shaped) or 'none'}"
         )

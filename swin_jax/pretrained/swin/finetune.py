@@ -369,7 +369,7 @@ def fields_beside(found: Mapping, beside_it: beside.Config | None) -> SimpleName
 
 def fields_of_run(source) -> SimpleNamespace | None:
     """The fields of the Swin, or of a SimMIM's encoder, whose variables a run's are;
-    None for a file.
+    None for a file, and for a run of another model, even one that is made around a Swin.
 
     Args:
         source: The same as in `load_pretrained`.
@@ -381,7 +381,9 @@ def fields_of_run(source) -> SimpleNamespace | None:
     fields = {
         key.removeprefix(inside): value for key, value in run.items() if key.startswith(inside)
     }
-    return SimpleNamespace(**fields) if "window_size" in fields else None
+    # Makers of other models set merge_size themselves, so that it is no argument of theirs.
+    is_swin = {"window_size", "merge_size"} <= fields.keys()
+    return SimpleNamespace(**fields) if is_swin else None
 
 
 def pretrained(resize: str | None = None, class_map: str | None = None) -> Callable:

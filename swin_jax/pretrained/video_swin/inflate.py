@@ -6,6 +6,7 @@ of coordinates, there is no reference: its input gets a column of zeros for the 
 what duplicating a table does.
 """
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -52,8 +53,8 @@ def inflate(
         keep their initialization.
 
     Raises:
-        UserError: An unknown choice; weights of a video; tables of an unknown window;
-            keys that do not fit, all listed.
+        UserError: An unknown choice; weights of a video or of a segmenter; tables of an unknown
+            window; keys that do not fit, all listed.
     """
     if patch not in PATCHES:
         raise UserError(f"patch={patch!r} is not one of {', '.join(map(repr, PATCHES))}")
@@ -63,6 +64,7 @@ def inflate(
         raise UserError(
             "only an image Swin can be inflated; these patches have a time axis already"
         )
+    layouts.refuse_segmenter(state_dict)
     backbone = model.backbone
     tables = windows.read_tables(
         layouts.official_names(state_dict)[0], len(backbone.depths), made_for
@@ -86,7 +88,7 @@ def inflate(
             continue
         if name == "patch_embed.proj.weight":
             value = _inflate_patch(value, backbone.patch_size[0], patch)
-        elif name.endswith("relative_position_bias_table"):
+        elif re.match(r"layers\.\d+\..*\.relative_position_bias_table$", name):
             stage = int(name.split(".")[1])
             window = window_geometry.stage_geometry(backbone)[1][stage]
             options = windows.windows_of_rows(len(value))

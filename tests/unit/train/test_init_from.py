@@ -217,6 +217,22 @@ def test_tables_of_equal_rows_that_lie_otherwise_are_not_taken_as_they_are(their
         InitFrom(path=str(tmp_path)).load(task, wanted)
 
 
+@pytest.mark.parametrize("head, wanted", [("", "'' matches all names"), ("(", "is not a regular expression")])
+def test_what_a_backbone_leaves_out_is_a_regular_expression(head, wanted):
+    with pytest.raises(UserError, match=f"^head='.*{wanted}"):
+        InitFrom(backbone=True, head=head)
+
+
+def test_a_run_of_another_model_is_said(tmp_path):
+    manager = checkpoint.open(tmp_path)
+    tree = {"decode_head": jnp.zeros(3)}
+    meta = {"config": {"task.model.fn": "swin_jax.models.segmentation.make_upernet"}}
+    checkpoint.save(manager, TrainState(jnp.int32(1), tree, {}, {}, None), 1, meta, wait=True)
+    manager.close()
+    with pytest.raises(UserError, match="weights of a swin_jax.models.segmentation.make_upernet. missing: text"):
+        InitFrom(path=str(tmp_path)).load(SimpleNamespace(model=None), shapes({"text": jnp.zeros(3)}))
+
+
 @pytest.mark.parametrize("entry", ["image_size", "visual.image_size"])
 def test_positions_of_a_clip_that_lie_otherwise_are_not_taken_as_they_are(entry, tmp_path):
     """The config of a CLIP that a function makes has the size of its images beside its towers."""

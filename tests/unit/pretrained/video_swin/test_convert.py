@@ -9,11 +9,13 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
+from swin_jax.models.segmentation import make_upernet
 from swin_jax.models.swin import V2, Swin
 from swin_jax.models.video_swin import PRESETS, make_video_swin, param_shapes
 from swin_jax.models.video_swin.presets import TORCHVISION, canonical_name
+from swin_jax.pretrained.segmentation import convert as upernet
 from swin_jax.pretrained.swin import convert as convert_swin
-from swin_jax.pretrained.swin import urls
+from swin_jax.pretrained.swin import finetune, urls
 from swin_jax.pretrained.video_swin import convert
 from swin_jax.pretrained.video_swin import finetune as video_swin_finetune
 from swin_jax.pretrained.video_swin import urls as video_swin_official
@@ -188,6 +190,32 @@ def test_unknown_choices_of_inflation_are_named(arguments, model, image_weights)
 def test_only_images_are_inflated(model, state_dict):
     with pytest.raises(UserError, match="only an image Swin can be inflated"):
         convert.inflate(state_dict, model)
+
+
+UPERNET = dict(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=4, channels=8, num_classes=2)
+
+
+def test_a_run_of_another_model_around_a_swin_is_refused_as_its_file_is(model, state_dict):
+    """Such a run's config lacks fields of the Swin, which the function that makes the model sets."""
+    segmenter = make_upernet(**UPERNET)
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in upernet.official_shapes(segmenter).items()}
+    run = upernet.from_official(arrays, segmenter) | {
+        "config": {f"task.model.{name}": value for name, value in UPERNET.items()}
+    }
+    with pytest.raises(UserError, match="these weights are of a whole segmenter"):
+        video_swin_finetune.load_pretrained(run, model)
+    with pytest.raises(UserError, match="these weights are of a whole segmenter"):
+        convert.inflate(arrays, model)
+    video = convert.from_official(state_dict, model) | {"config": {"task.model.window_size": (3, 4, 4)}}
+    for load in (finetune.load_pretrained, finetune.load_simmim):
+        with pytest.warns(UserWarning, match="cls_head"), pytest.raises(UserError, match="look like Video Swin"):
+            load(video, Swin(**FLAT))
+
+
+def test_a_run_of_a_clip_over_a_swin_is_refused(model, image_weights):
+    tower = convert_swin.from_official(image_weights, Swin(**FLAT))["params"]
+    with pytest.raises(UserError, match="2 spatial axes"):
+        video_swin_finetune.load_pretrained({"params": {"visual": tower, "logit_scale": np.zeros(())}}, model)
 
 
 @pytest.mark.parametrize("frames, kept", [(5, [0, 0, 0, 1, 2, 3, 4, 4, 4]), (2, [1, 2, 3]), (1, [2])])
