@@ -17,10 +17,12 @@ from etils import epath
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.labels import composed, match
 from swin_jax.core.output.text import say
 from swin_jax.data.image.transforms import to_rgb
 from swin_jax.data.pipeline import EvalData
 from swin_jax.data.segmentation import ade20k, label_files, palettes
+from swin_jax.data.segmentation import folder as label_folder
 from swin_jax.inference import contact_sheet, segmentation
 from swin_jax.inference.trained_run import examples, preparation, trained
 from swin_jax.ops import label_maps
@@ -59,7 +61,7 @@ def write_labels(config, run: Run, data: EvalData, folder: epath.Path) -> int:
     with jax.set_mesh(run.placement.mesh):
         state, frozen, _ = trained(config, run, folder)
         names = _class_names(config, folder, _count_classes(run))
-        colors = class_colors(config, len(names))
+        colors = class_colors(config, names)
         target, counts = folder / PLACE, {}
         files = _label_names(data)
         windows = _windows(data, transforms, method)
@@ -80,10 +82,12 @@ def write_labels(config, run: Run, data: EvalData, folder: epath.Path) -> int:
     return len(counts)
 
 
-def check_colors(config, run: Run) -> None:
+def check_colors(config, run: Run, folder: epath.Path) -> None:
     """Raises UserError for a file of colors that does not fit the classes of a run's task."""
     with jax.set_mesh(run.placement.mesh):
-        class_colors(config, _count_classes(run))
+        count = _count_classes(run)
+    names = weights_classes(config, folder, count).names
+    class_colors(config, names if len(names) == count else tuple(map(str, range(count))))
 
 
 def _count_classes(run: Run) -> int:
@@ -276,26 +280,44 @@ def _write(
         storage.write(path, data)
 
 
-def class_colors(config, count: int) -> np.ndarray:
+def class_colors(config, names: Sequence[str]) -> np.ndarray:
     """The color of each class: those of the data set, or else colors that differ.
 
     Args:
         config: The experiment's config; `root` and `palette` of its training pictures,
             `data.source`, say where a file of colors is, see `palettes.of_folder`, and
-            `ade20k.colors` for ADE20K.
-        count: K.
+            `ade20k.names_and_colors` for ADE20K. The colors are in the order of the class list
+            there.
+        names: K class names in the order of the model's labels. Where they are those of the list
+            in another order, colors go with names.
 
     Returns:
-        uint8 (K, 3). Raises UserError for a file of other colors than K.
+        uint8 (K, 3). Raises UserError for a file of other colors than K, and for a list of
+        different classes, some of which are the model's at other places.
     """
     source = config.data.source
     root, file = source.get("root") or "", source.get("palette") or ""
-    if source.get("fn") is ade20k.ade20k and root and count == ade20k.NUM_CLASSES:
-        colors = ade20k.colors(root)
+    if source.get("fn") is ade20k.ade20k and root and len(names) == ade20k.NUM_CLASSES:
+        own, colors = ade20k.names_and_colors(root)
     else:
-        colors = palettes.of_folder(root, file, count)
-    colors = colors or palettes.distinct(count)
+        own = label_folder.read_classes(root, source.get("class_names") or "")
+        colors = palettes.of_folder(root, file, len(names))
+    colors = _in_order(colors, own, names) if colors else palettes.distinct(len(names))
     return np.array(colors, np.uint8)
+
+
+def _in_order(
+    colors: Sequence[palettes.Color], own: Sequence[str], names: Sequence[str]
+) -> Sequence[palettes.Color]:
+    """The colors of the classes `own` in the order of `names`; as they are where no name that both
+    have is at another place.
+    """
+    own, names = composed(own), composed(names)
+    places = {name: place for place, name in enumerate(names)}
+    if all(places.get(name, place) == place for place, name in enumerate(own)):
+        return colors
+    index = match(own, names, "the class list of the palette", "the model").index
+    return colors if index is None else [colors[index.index(k)] for k in range(len(names))]
 
 
 def draw_legend(

@@ -78,7 +78,7 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
     for name in files:
         storage.check_target(folder / name)
     if predicts == "maps":
-        label_pictures.check_colors(config, run)
+        label_pictures.check_colors(config, run, folder)
     return functools.partial(act, config, run, pictures(config, images), folder, top)
 
 

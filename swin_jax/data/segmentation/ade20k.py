@@ -53,8 +53,9 @@ def ade20k(
             f"the benchmark's archive is {FOLDER}.zip"
         )
     images, labels = find_split(root, split)
-    names, _ = read_classes(_list_of_classes(root))
-    palette = colors(root) or palettes.distinct(NUM_CLASSES)
+    _list_of_classes(root)
+    names, colors = names_and_colors(root)
+    palette = colors or palettes.distinct(NUM_CLASSES)
     source = LabeledFiles(
         root, *pair_files(root, images, labels), names, palette, True, conversion, limits
     )
@@ -63,22 +64,23 @@ def ade20k(
     return source
 
 
-def colors(root: str) -> tuple[palettes.Color, ...]:
-    """The colors of the classes: those of palette.txt in the folder, or of a column 'Color' in the
-    list of classes.
+def names_and_colors(root: str) -> tuple[tuple[str, ...], tuple[palettes.Color, ...]]:
+    """The names of the classes and their colors: those of palette.txt in the folder, or of a column
+    'Color' in the list of classes.
 
     Args:
-        root: The same as in `ade20k`; a folder that is not there has no colors.
+        root: The same as in `ade20k`; a folder that is not there has neither.
 
     Returns:
-        150 of them; () where no file has any. Raises UserError for a file of other colors, and as
-        `read_classes`.
+        (150 names; () without a list, 150 colors; () where no file has any). Raises UserError for
+        a file of other colors, and as `read_classes`.
     """
     root = _inner(root)
     beside = palettes.of_folder(root, "", NUM_CLASSES)
-    if beside or _find_list(root) is None:
-        return beside
-    return read_classes(_list_of_classes(root))[1]
+    if _find_list(root) is None:
+        return (), beside
+    names, colors = read_classes(_list_of_classes(root))
+    return names, beside or colors
 
 
 def read_classes(file: str) -> tuple[tuple[str, ...], tuple[palettes.Color, ...]]:

@@ -138,6 +138,17 @@ def check_names(place: str, names: Sequence[str]) -> None:
         raise UserError(f"{place} has {double!r} twice: tell the classes apart")
 
 
+def read_classes(root: str, file: str = "") -> tuple[str, ...]:
+    """The names of the classes of a folder, as `label_folder` takes them; () where it has no list.
+
+    Args:
+        root: The folder; '' for none.
+        file: A file with the names; '' is root/classes.txt.
+    """
+    path = file or os.path.join(os.path.expanduser(root), CLASSES)
+    return label_names.read_names(path) if file or (root and os.path.isfile(path)) else ()
+
+
 def _class_names(root: str, file: str) -> tuple[str, ...]:
     path = file or os.path.join(root, CLASSES)
     if not file and not os.path.lexists(path):

@@ -12,11 +12,16 @@ from PIL import Image
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.data.segmentation import palettes
-from swin_jax.data.segmentation.ade20k import ade20k
+from swin_jax.data.segmentation.ade20k import ade20k, names_and_colors
 from swin_jax.inference import label_pictures, predict
 from swin_jax.inference.trained_run import pictures
 from swin_jax.train.setup import build_run
 from tests.unit.data.segmentation.test_ade20k import listed
+
+
+def numbers(count):
+    """Names of classes where none are known."""
+    return tuple(map(str, range(count)))
 
 
 def test_a_legend_has_the_colors_of_the_classes_that_were_found(tmp_path):
@@ -28,16 +33,33 @@ def test_a_legend_has_the_colors_of_the_classes_that_were_found(tmp_path):
 
 def test_predictions_have_the_palette_of_the_data_set(tmp_path):
     config = ConfigDict(dict(data=dict(source=dict(root=str(tmp_path), palette=""))))
-    np.testing.assert_array_equal(label_pictures.class_colors(config, 3), palettes.distinct(3))
+    np.testing.assert_array_equal(label_pictures.class_colors(config, numbers(3)), palettes.distinct(3))
     (tmp_path / "palette.txt").write_text("1 2 3\n4 5 6\n7 8 9\n")
-    np.testing.assert_array_equal(label_pictures.class_colors(config, 3), np.arange(1, 10).reshape(3, 3))
+    np.testing.assert_array_equal(label_pictures.class_colors(config, numbers(3)), np.arange(1, 10).reshape(3, 3))
     (tmp_path / "other").write_text("#000000\n#010101\n#020202")
     config.data.source.palette = str(tmp_path / "other")
-    assert label_pictures.class_colors(config, 3)[2].tolist() == [2, 2, 2]
+    assert label_pictures.class_colors(config, numbers(3))[2].tolist() == [2, 2, 2]
     with pytest.raises(UserError, match="has 3 colors, and there are 4 classes"):
-        label_pictures.class_colors(config, 4)
+        label_pictures.class_colors(config, numbers(4))
     config.data.source = dict(data_dir=str(tmp_path))
-    np.testing.assert_array_equal(label_pictures.class_colors(config, 2), palettes.distinct(2))
+    np.testing.assert_array_equal(label_pictures.class_colors(config, numbers(2)), palettes.distinct(2))
+
+
+def test_colors_go_with_the_names_of_the_data_set_not_with_places(tmp_path):
+    """A run that starts from a model of the same classes keeps that model's order."""
+    colors = {"water": [255, 0, 0], "sky": [0, 255, 0], "grass": [0, 0, 255]}
+    (tmp_path / "classes.txt").write_text("\n".join(colors))
+    (tmp_path / "palette.txt").write_text("\n".join(" ".join(map(str, color)) for color in colors.values()))
+    config = ConfigDict(dict(data=dict(source=dict(root=str(tmp_path), palette=""))))
+    for names in itertools.permutations(colors):
+        assert label_pictures.class_colors(config, names).tolist() == [colors[name] for name in names]
+    for names in (numbers(3), ("Wasser", "Himmel", "Gras"), ("water", "sky", "lawn")):  # called otherwise
+        assert label_pictures.class_colors(config, names).tolist() == [*colors.values()]
+    with pytest.raises(UserError, match="the model lacks 'grass'; the class list of the palette lacks 'lake'"):
+        label_pictures.class_colors(config, ("sky", "water", "lake"))
+    (tmp_path / "other.txt").write_text("sky\nwater\ngrass")
+    config.data.source.class_names = str(tmp_path / "other.txt")
+    assert label_pictures.class_colors(config, ("water", "sky", "grass")).tolist()[0] == colors["sky"]
 
 
 def test_labels_of_an_earlier_prediction_are_counted(tmp_path):
@@ -58,16 +80,25 @@ def test_predictions_on_ade20k_have_its_colors(tmp_path, beside, around):
     root = tmp_path / "ADEChallengeData2016"
     root.mkdir()
     config = ConfigDict(dict(data=dict(source=dict(fn=ade20k, root=str(tmp_path if around else root)))))
-    np.testing.assert_array_equal(label_pictures.class_colors(config, 150), palettes.distinct(150))
+    np.testing.assert_array_equal(label_pictures.class_colors(config, numbers(150)), palettes.distinct(150))
     (root / "objectInfo150.txt").write_text(listed())
-    np.testing.assert_array_equal(label_pictures.class_colors(config, 150), palettes.distinct(150))
+    np.testing.assert_array_equal(label_pictures.class_colors(config, numbers(150)), palettes.distinct(150))
     text = listed(header="Idx\tRatio\tTrain\tVal\tStuff\tName\tColor", ending="\t#0102fF")
     (root / "objectInfo150.txt").write_text(text)
     wanted = (1, 2, 255)
     if beside:
         (root / "palette.txt").write_text("7 8 9\n" * 150)
         wanted = (7, 8, 9)
-    assert {*map(tuple, label_pictures.class_colors(config, 150).tolist())} == {wanted}
+    assert {*map(tuple, label_pictures.class_colors(config, numbers(150)).tolist())} == {wanted}
+
+
+def test_colors_of_ade20k_go_with_names(tmp_path):
+    (tmp_path / "objectInfo150.txt").write_text(listed())
+    (tmp_path / "palette.txt").write_text("\n".join(f"{k} 0 0" for k in range(150)))
+    config = ConfigDict(dict(data=dict(source=dict(fn=ade20k, root=str(tmp_path)))))
+    names, _ = names_and_colors(str(tmp_path))
+    assert label_pictures.class_colors(config, names)[:, 0].tolist() == [*range(150)]
+    assert label_pictures.class_colors(config, names[::-1])[:, 0].tolist() == [*range(150)][::-1]
 
 
 def test_pictures_of_one_stem_have_labels_of_their_own_whatever_the_order():
