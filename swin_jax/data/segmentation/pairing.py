@@ -121,6 +121,9 @@ def _missing(
     found.sort(key=lambda text: not text.endswith(")"))
     if len(endings) == 1:
         advice = f"give label_suffix={min(endings) + suffixes.label!r}"
+    elif endings:
+        ends = " or ".join(repr(ending + suffixes.label) for ending in sorted(endings)[:_SHOWN])
+        advice = f"label_suffix= takes one of {ends}: let all labels end alike"
     elif not advice and len(missing) == len(by_image):
         advice = _suffix_advice(missing, by_label, names, suffixes)
     advice = advice or "give a label the name of its image"

@@ -23,6 +23,12 @@ from swin_jax.data.segmentation.pairing import pair
             {},
             "give image_suffix='_leftImg8bit' and label_suffix='_gtFine_color' or label_suffix='_gtFine_labelIds'",
         ),
+        (
+            ["a{}.jpg", "b{}.jpg"],
+            ["a{}_mask.png", "b{}-seg.png"],
+            {},
+            "label_suffix= takes one of '-seg' or '_mask': let all labels end alike",
+        ),
         (["a{}.jpg"], ["b{}.png"], {}, "give a label the name of its image"),
         (["a_{}_x.jpg"], ["b_{}_y.png"], {}, "give a label the name of its image"),
     ],
