@@ -67,9 +67,18 @@ class MeanIoU:
                 _add(sums, previous)
             _add(sums, pending)
             total = sums.pop("count")
+            if not sums["labeled"].sum():
+                raise UserError(f"{_described(self.data)} has no pixel that belongs to a class")
             return scores(sums, names, self.background) | left_out(self.data, total)
 
         return run
+
+
+def _described(data: Any) -> str:
+    """A data set by its first record, for messages."""
+    source = getattr(getattr(data, "data", data), "source", None)
+    first = source.record_name(0) if hasattr(source, "record_name") else ""
+    return "the data set" + (f" that begins with {first}" if first else "")
 
 
 def _counter(task: Task, flip: bool) -> Callable[[TrainState, dict, Any], dict[str, jax.Array]]:

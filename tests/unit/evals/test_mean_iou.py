@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +53,7 @@ class Scenes:
     label: np.ndarray
     batch_size: int
     class_names: tuple = ("ground", "disc", "square")
+    source: object = None
 
     def batches(self, batch_size, rows):
         last = len(self.label) - 1
@@ -145,5 +147,7 @@ def test_what_cannot_be_measured_is_refused():
     data = scenes(3, 2)
     with pytest.raises(UserError, match="^background='sky' is no class of the data set$"):
         evaluate(data, background="sky")
-    with pytest.raises(UserError, match="no pixel that belongs to a class"):
-        evaluate(dataclasses.replace(data, label=np.full_like(data.label, IGNORED)))
+    source = SimpleNamespace(record_name=lambda index: f"val record {index}")
+    for whose, named in ((None, ""), (source, " that begins with val record 0")):
+        with pytest.raises(UserError, match=f"^the data set{named} has no pixel that belongs to a class$"):
+            evaluate(dataclasses.replace(data, label=np.full_like(data.label, IGNORED), source=whose))
