@@ -18,7 +18,7 @@ from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.labels import composed, match
-from swin_jax.core.output.text import say
+from swin_jax.core.output.text import counted, say
 from swin_jax.data.image.transforms import to_rgb
 from swin_jax.data.pipeline import EvalData
 from swin_jax.data.segmentation import ade20k, label_files, palettes
@@ -28,6 +28,7 @@ from swin_jax.inference.trained_run import examples, preparation, trained
 from swin_jax.ops import label_maps
 from swin_jax.ops.label_maps import WHOLE, Method
 from swin_jax.pretrained.files import objects
+from swin_jax.pretrained.preparation import Preparation
 from swin_jax.train import checkpoint, sharding
 from swin_jax.train.label_space import weights_classes
 from swin_jax.train.setup import Run
@@ -54,9 +55,7 @@ def write_labels(config, run: Run, data: EvalData, folder: epath.Path) -> int:
         The number of pictures that could be read. Raises UserError where none could, and for ratios
         without a scale that they multiply.
     """
-    method = WHOLE
-    if "predict_method" in config:
-        method = configs.build(config.predict_method, "predict_method")
+    method = _method(config)
     transforms = _transforms(config, data, method)
     with jax.set_mesh(run.placement.mesh):
         state, frozen, _ = trained(config, run, folder)
@@ -76,14 +75,17 @@ def write_labels(config, run: Run, data: EvalData, folder: epath.Path) -> int:
         draw_legend(target / LEGEND, names, total / total.sum(), colors)
         _write_shares(target / SHARES, names, files, counts)
         written = ", ".join([*(f"{name}/" for name in FOLDERS), LEGEND, SHARES])
-        print(f"{len(counts)} images: {target} ({written})", flush=True)
+        print(f"{counted(len(counts), 'image')}: {target} ({written})", flush=True)
         if earlier := describe_earlier(target, {files[name] for name in counts}):
             say(earlier)
     return len(counts)
 
 
-def check_colors(config, run: Run, folder: epath.Path) -> None:
-    """Raises UserError for a file of colors that does not fit the classes of a run's task."""
+def check(config, run: Run, folder: epath.Path) -> None:
+    """Raises what `write_labels` raises before any picture is read, and UserError for a file of
+    colors that does not fit the classes of a run's task.
+    """
+    _scaled(config, _method(config))
     with jax.set_mesh(run.placement.mesh):
         count = _count_classes(run)
     names = weights_classes(config, folder, count).names
@@ -132,8 +134,8 @@ def describe_earlier(folder: epath.Path, written: Collection[str]) -> str:
     if not left:
         return ""
     return (
-        f"{folder} still has the labels and overlays of {len(left)} pictures of an earlier "
-        f"prediction, {left[0]} for one: {LEGEND} and {SHARES} are without them"
+        f"{folder} still has the labels and overlays of {counted(len(left), 'picture')} of an "
+        f"earlier prediction, {left[0]} for one: {LEGEND} and {SHARES} are without them"
     )
 
 
@@ -146,13 +148,26 @@ def _class_names(config, folder: epath.Path, count: int) -> tuple[str, ...]:
     return names if len(names) == count else tuple(map(str, range(count)))
 
 
+def _method(config) -> Method:
+    """The passes over a picture, whole pictures where the config has no choice of them."""
+    if "predict_method" not in config:
+        return WHOLE
+    return configs.build(config.predict_method, "predict_method")
+
+
+def _scaled(config, method: Method) -> list[Preparation]:
+    """The preparation of a picture at each ratio."""
+    prepared = preparation(config)
+    return [segmentation.scaled(prepared, ratio) for ratio in method.ratios]
+
+
 def _transforms(config, data: EvalData, method: Method) -> list[Callable[[dict], dict]]:
     """The preparation of a picture at each ratio. Says how many sizes there are to compile for."""
-    prepared = preparation(config)
-    scaled = [segmentation.scaled(prepared, ratio) for ratio in method.ratios]
+    scaled = _scaled(config, method)
     if jax.process_index() == 0:
         files = [data.source.record_name(index) for index in range(data.num_examples)]
-        segmentation.tell_sizes(files, prepared, method, "--config.predict_method.mode=slide")
+        instead = "--config.predict_method.mode=slide"
+        segmentation.tell_sizes(files, preparation(config), method, instead)
     return [one.transform_example for one in scaled]
 
 

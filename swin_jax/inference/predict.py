@@ -16,7 +16,7 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError, warn
-from swin_jax.core.output.text import say
+from swin_jax.core.output.text import counted, say
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import multi_view
@@ -62,7 +62,7 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
 
     Raises:
         UserError: No weights, no images, a task that predicts something else, a classifier that
-            was never trained, colors of another number of classes.
+            was never trained, colors of another number of classes, passes that cannot be made.
     """
     folder = open_trained(config, workdir)
     run = build_run(config)
@@ -78,7 +78,7 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
     for name in files:
         storage.check_target(folder / name)
     if predicts == "maps":
-        label_pictures.check_colors(config, run, folder)
+        label_pictures.check(config, run, folder)
     return functools.partial(act, config, run, pictures(config, images), folder, top)
 
 
@@ -101,7 +101,7 @@ def _predict_features(config, run: Run, data: EvalData, folder: epath.Path, top:
                 image_features=found.features,
             )
         advice = 'to find images, --index=FOLDER, then --search="some text"'
-        print(f"{len(found)} images: {folder / FEATURES}; {advice}", flush=True)
+        print(f"{counted(len(found), 'image')}: {folder / FEATURES}; {advice}", flush=True)
         _print_left(data, len(found))
     return 0
 
@@ -113,7 +113,7 @@ def _predict_classes(config, run: Run, data: EvalData, folder: epath.Path, top: 
     if jax.process_index() == 0:
         classes = _class_names(config, folder, what, rows.shape[-1])
         files = _write_classes(folder, names, rows, shown, what, classes, top)
-        print(f"{len(names)} {what}s: {files}", flush=True)
+        print(f"{counted(len(names), what)}: {files}", flush=True)
         _print_left(data, len(names))
     return 0
 

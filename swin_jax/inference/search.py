@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.core.output.text import say, shown
+from swin_jax.core.output.text import counted, say, shown
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.image.picture import decode
 from swin_jax.evals import features
@@ -81,7 +81,8 @@ def _index(config, run: Run, data: Any, folder: epath.Path) -> int:
         say(f"left out, cannot be read: {line}")
     if lead:
         print(
-            f'{len(found)} images: {path}; search them with --search="a text" or --search=PICTURE',
+            f"{counted(len(found), 'image')}: {path}; "
+            'search them with --search="a text" or --search=PICTURE',
             flush=True,
         )
     return 0
@@ -145,7 +146,7 @@ def _search(
         cells = [(_thumbnail(picture), "looked for"), *cells] if picture else cells
         contact_sheet.draw(folder / SHEET, cells, title=contact_sheet.short(query, 80))
         limit = f" (the first {DRAWN})" if len(hits) > DRAWN else ""
-        print(f"{len(hits)} of {len(index)} images: {folder / SHEET}{limit}", flush=True)
+        print(f"{len(hits)} of {counted(len(index), 'image')}: {folder / SHEET}{limit}", flush=True)
     return 0
 
 

@@ -46,6 +46,16 @@ def quoted(value: object) -> str:
     return shown(value, 200)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, '1 image' or '1,000 images'.
+
+    Args:
+        number: The number.
+        noun: The noun in the singular, whose plural ends in s.
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def say(line: object, items: Iterable[object] = ()) -> None:
     """Prints a line to standard error, which may have a message and some words, and below it
     the items of a list; as `listed`.

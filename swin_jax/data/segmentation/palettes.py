@@ -10,6 +10,7 @@ import numpy as np
 from swin_jax.core import text_files
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import counted
 
 Color = tuple[int, int, int]
 
@@ -48,7 +49,9 @@ def read(file: str, count: int = 0) -> tuple[Color, ...]:
     lines = text_files.read(file).splitlines()
     colors = parse(file, [(number, line) for number, line in enumerate(lines, 1) if line.strip()])
     if count and len(colors) != count:
-        raise UserError(f"{file} has {len(colors)} colors, and there are {count} classes")
+        raise UserError(
+            f"{file} has {counted(len(colors), 'color')}, and there are {count} classes"
+        )
     return colors
 
 

@@ -126,8 +126,28 @@ def test_a_palette_of_other_classes_is_refused_before_weights_are_read(tmp_path,
     Image.new("RGB", (8, 8)).save(tmp_path / "pictures/a.jpg")
     config.data.source = dict(root="", palette=str(tmp_path / "colors"))
     monkeypatch.setattr(predict, "open_trained", lambda config, workdir: epath.Path(workdir))
-    with pytest.raises(UserError, match="has 1 colors, and there are 4 classes"):
+    with pytest.raises(UserError, match="has 1 color, and there are 4 classes"):
         predict.prepare(config, str(tmp_path), str(tmp_path / "pictures"))
+
+
+@pytest.mark.parametrize(
+    "changes, wanted",
+    [
+        (dict(mode="slides"), "mode='slides' is not one of"),
+        (dict(crop=8, stride=9), "stride=9 leaves pixels between windows"),
+        (dict(ratios=(0.5, 1.0)), "the ratio 0.5 multiplies the scale"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_passes_that_cannot_be_made_are_refused_before_weights_are_read(changes, wanted, tmp_path, monkeypatch):
+    config = configs.load("experiments/segmentation/upernet_ade20k.py:fake,folder")
+    config.predict_method.update(changes)
+    if "ratios" in changes:
+        config.scale = None
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(predict, "open_trained", lambda config, workdir: epath.Path(workdir))
+    with pytest.raises(UserError, match=wanted):
+        predict.prepare(config, str(tmp_path), str(tmp_path))
 
 
 def test_a_legend_has_shares_of_all_pixels(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 
 import swin_jax
 from swin_jax.core.errors import UnreadableError, UserError, warn
-from swin_jax.core.output.text import LENGTH, quoted, say, shown
+from swin_jax.core.output.text import LENGTH, counted, quoted, say, shown
 
 PACKAGE = pathlib.Path(swin_jax.__file__).parent
 
@@ -84,3 +84,7 @@ def test_messages_go_through_one_door():
                     found.append(f"{path.relative_to(PACKAGE)}: {ast.unparse(node)}")
     # The other is for a Python that cannot import the rest.
     assert {line.partition(":")[0] for line in found} == {"core/output/text.py", "__init__.py"} and len(found) == 2
+
+
+def test_one_of_a_kind_is_singular():
+    assert [counted(number, "image") for number in (0, 1, 1000)] == ["0 images", "1 image", "1,000 images"]

@@ -364,7 +364,7 @@ def test_a_file_of_colors_is_read_and_must_have_one_for_each_class(root):
     (root / "palette.txt").write_text("1 2 3 sky\n\n#0a0B0c\n(7, 8, 9)\n")
     assert read(root).palette == ((1, 2, 3), (10, 11, 12), (7, 8, 9))
     (root / "palette.txt").write_text("1 2 3\n")
-    refused(root, "has 1 colors, and there are 3 classes")
+    refused(root, "has 1 color, and there are 3 classes")
     (root / "palette.txt").write_text("1 2 3\n1 2 300\n0 0 0\n")
     refused(root, "palette.txt:2: write a color", "'1 2 300'")
     (root / "colors").write_text("0,0,0\n1,1,1\n2,2,2")
