@@ -45,10 +45,13 @@ def open_trained(config, workdir: str, writes: bool = True) -> epath.Path:
             otherwise a run that may only be read will do.
 
     Raises:
-        UserError: No checkpoint and no `init_from`, an unusable workdir.
+        UserError: No checkpoint and no `init_from`, an unusable workdir, a config of more layers
+            than its checkpoint has.
     """
     folder = storage.path(workdir)
     has_weights = checkpoint.exists(folder)
+    if has_weights:
+        checkpoint.check_layers(folder, configs.flatten(config))
     if not has_weights:
         check_place(folder)
         if not config.init_from.path:

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax.core import storage
+from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError, did_you_mean, with_article
 from swin_jax.core.output.text import quoted
+from swin_jax.core.params import flatten
 from swin_jax.core.public_names import current_names
 from swin_jax.core.ranges import check, shown
 from swin_jax.core.saved_config import OF_MEMORY
@@ -61,7 +62,44 @@ def read_config(workdir: str | os.PathLike) -> dict:
     return current_names(storage.read_object(storage.path(workdir) / "config.json"))
 
 
-def check_model_of_run(config: dict, workdir: str | os.PathLike, place: str) -> None:
+def load_run(
+    family: Family, workdir: str | os.PathLike, config: dict, resize: str | None, overrides: dict
+) -> tuple[Any, dict]:
+    """The model of a run and its variables, whose names are those that the model has.
+
+    Args:
+        family: The family of the model.
+        workdir: Workdir of the run.
+        config: The run's config, as `read_config` gives it.
+        resize, overrides: The same as in `load`.
+
+    Raises:
+        UserError: config.json and the checkpoint are of different models; what the family's
+            `load_workdir` raises.
+    """
+    from swin_jax.train import checkpoint
+
+    _check_model_of_run(config, workdir, family.place)
+    checkpoint.check_layers(workdir, config)
+    model, variables = family.load_workdir(workdir, config, resize, overrides)
+    made = jax.eval_shape(model.init, jax.random.key(0), *family.inputs(model).values())
+    wanted, found = (_official_names(tree["params"]) for tree in (made, variables))
+    if wrong := sorted(wanted ^ found):
+        where = "model" if wrong[0] in wanted else "checkpoint"
+        raise UserError(
+            f"{workdir}/config.json is of another model than its checkpoint: {len(wrong)} "
+            f"parameters are in one of them only, {wrong[0]} in the {where}"
+        )
+    return model, variables
+
+
+def _official_names(params: Any) -> set[str]:
+    """The names of parameters, which stacking does not change."""
+    leaves = flatten(params).items()
+    return {name for path, leaf in leaves for name in stacking.official_names(path, leaf)}
+
+
+def _check_model_of_run(config: dict, workdir: str | os.PathLike, place: str) -> None:
     """Raises UserError where config.json, edited by hand, is of another model than its checkpoint.
 
     Args:

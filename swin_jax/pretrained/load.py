@@ -36,11 +36,11 @@ from swin_jax.pretrained import (
 from swin_jax.pretrained.arcface import loader as arcface
 from swin_jax.pretrained.arguments import (
     check_arguments,
-    check_model_of_run,
     check_resize,
     check_sizes,
     check_values,
     has_config,
+    load_run,
     random_variables,
     read_config,
 )
@@ -296,8 +296,7 @@ def _load_workdir(
             f"which load() does not know ({known})"
         )
     overrides = _check_arguments(families[0], resize, overrides)
-    check_model_of_run(config, workdir, families[0].place)
-    model, variables = families[0].load_workdir(workdir, config, resize, overrides)
+    model, variables = load_run(families[0], workdir, config, resize, overrides)
     try:
         prepared = run_preparation.of_run(config, workdir)
     except UserError as error:  # told to whoever asks for it

@@ -12,7 +12,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -43,6 +43,7 @@ from swin_jax.train.checkpoints.layout import (
     other_model,
     parts_of,
     read_numpy,
+    refuse_layers,
     restack,
     saved_shapes,
     shapes_of,
@@ -151,6 +152,19 @@ def _newest_meta(workdir: os.PathLike) -> dict[str, Any]:
         except Exception:  # noqa: S112 (a damaged one, which `restore` tells of)
             continue
     return {}
+
+
+def check_layers(workdir: os.PathLike, config: Mapping[str, Any]) -> None:
+    """Raises UserError where a flat config is of a model of more layers than the newest
+    checkpoint of a workdir has parameters; see `layout.refuse_layers`.
+    """
+    for path in newest_first(folder(workdir)):
+        try:
+            return refuse_layers(path, config)
+        except UserError:
+            raise
+        except Exception:  # noqa: S112 (a damaged one, which `restore` tells of)
+            continue
 
 
 def latest(manager: ocp.CheckpointManager) -> int | None:

@@ -1,7 +1,8 @@
 """The layout of a checkpoint's arrays: its parts, their shapes, other ways to stack blocks."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,11 +12,16 @@ from etils import epath
 
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import quoted
 from swin_jax.core.params import path_name, unflatten
 from swin_jax.tasks.base import TrainState
 from swin_jax.train.checkpoints.integrity import check_sizes
 
 _LISTED = 8  # arrays that a message names at most
+# Numbers of layers, each of which has parameters of its own, in the models that a run trains.
+_LAYERS = re.compile(
+    r"task\.(model\.(\w+\.)*|generator\.|discriminator\.)(depths|blocks|(\w+_)?layers)"
+)
 
 
 def stacked_as(saved: dict[str, tuple[int, ...]], abstract: TrainState) -> TrainState | None:
@@ -67,6 +73,37 @@ def other_model(path: epath.Path, saved: dict, wanted: dict) -> UserError:
     )
     more = f"; and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
     return UserError(f"the checkpoint {path} is of another model or optimizer: {listed}{more}")
+
+
+def refuse_layers(path: epath.Path, config: Mapping[str, Any]) -> None:
+    """Refuses a model of more layers than its checkpoint has parameters, before it is built.
+
+    Building takes time for each layer, so that a config.json that somebody else wrote could keep it
+    at work for hours. Other differences are found when shapes are compared.
+
+    Args:
+        path: Path of the checkpoint.
+        config: Flat config of the model's run.
+
+    Raises:
+        UserError: The key, its value and the number of parameters.
+    """
+    tree = ocp.PyTreeCheckpointHandler().metadata(storage.LiteralPath(path) / "params").tree
+    shapes = _leaf_shapes("", tree)
+    most = sum(shape[0] if stacking.is_stacked(key) else 1 for key, shape in shapes.items())
+    for key, value in config.items():
+        if _LAYERS.fullmatch(key) and _number(value) > most:
+            shown = list(value) if isinstance(value, tuple) else value
+            raise UserError(
+                f"{key} is {quoted(shown)}, and the checkpoint {path} has parameters for no more "
+                f"than {most} layers: it is of another model, set the key back"
+            )
+
+
+def _number(layers: Any) -> int:
+    """The layers of all stages; 0 for what is no number of layers."""
+    layers = layers if isinstance(layers, (list, tuple)) else [layers]
+    return sum(number for number in layers if isinstance(number, int))
 
 
 def saved_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:

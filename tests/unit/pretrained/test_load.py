@@ -15,7 +15,9 @@ from swin_jax.ops.window_geometry import stage_geometry
 from swin_jax.pretrained import preprocess
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.swin import convert, imagenet22k, loader, simmim, urls
+from swin_jax.tasks.base import TrainState
 from swin_jax.train import checkpoint
+from tests.unit.train.checkpoints import save
 
 TINY = dict(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
 
@@ -289,6 +291,22 @@ def test_how_a_model_is_stored_may_be_edited(state_dict, tmp_path, monkeypatch):
     params = convert.from_official(state_dict, swin.Swin(**TINY))["params"]
     monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, None, {}))
     assert load(weights=tmp_path)[0] == swin.Swin(**TINY)
+
+
+@pytest.mark.parametrize(
+    "key, value, told",
+    [("depths", [3_000_000, 1], "task.model.depths is [3000000, 1], and the checkpoint"),
+     ("depths", [2, 1], "parameters are in one of them only, layers.0.blocks.1.attn.proj.bias in the model"),
+     ("depths", [1], "parameters are in one of them only, layers.0.downsample.norm.bias in the checkpoint")],
+)  # fmt: skip
+def test_a_run_whose_config_and_copy_are_of_another_model_is_refused(key, value, told, state_dict, tmp_path):
+    """A model of fewer blocks than its checkpoint computed something else, without a word."""
+    make_workdir(tmp_path, **{f"task.model.{key}": value, "task.model.num_heads": [1, 2][: len(value)]})
+    params = convert.from_official(state_dict, swin.Swin(**TINY))["params"]
+    save(tmp_path, TrainState(jax.numpy.int32(0), params, {}, {}, None))
+    with pytest.raises(UserError) as error:
+        load(weights=tmp_path)
+    assert told in str(error.value)
 
 
 def test_a_workdir_of_another_task_is_refused(tmp_path):

@@ -64,7 +64,8 @@ def test_what_is_no_use_is_one_line():
 def test_the_mapper_of_a_run_is_loaded_as_it_was_trained(tmp_path, monkeypatch):
     fields = {"fn": "swin_jax.models.styleclip.LevelsMapper", "fine": False, "coarse": True}
     (tmp_path / "config.json").write_text(json.dumps({f"task.model.{name}": value for name, value in fields.items()}))
-    variables = {"params": {"course_mapping": {"mapping_1": {"bias": np.ones(3, np.float32)}}}}
+    shapes = jax.eval_shape(LevelsMapper(fine=False).init, jax.random.key(0), jnp.ones((1, 18, 4)))
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
     monkeypatch.setattr(checkpoint, "load_variables", lambda workdir: variables)
     model, found = swin_jax.load(weights=tmp_path)
     assert model == LevelsMapper(fine=False)
