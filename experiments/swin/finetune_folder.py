@@ -193,7 +193,8 @@ def _split_seed(path: str, data_dir: str, held_back: float, seed: int) -> int:
     earlier = {key: config.get(f"data.source.{key}") for key in ("fn", "root", "share", "seed")}
     if earlier["fn"] != name_of(own_images) or None in earlier.values():
         return seed
-    if os.path.realpath(earlier["root"]) != os.path.realpath(data_dir):
+    roots = (os.path.realpath(os.path.expanduser(root)) for root in (earlier["root"], data_dir))
+    if len(set(roots)) > 1:
         return seed
     if held_back > earlier["share"]:
         warn(

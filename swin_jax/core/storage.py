@@ -63,6 +63,11 @@ def path(name: str | os.PathLike) -> epath.Path:
     return found.expanduser() if found.parts[:1] == ("~",) else found
 
 
+def expanded(name: Any) -> Any:
+    """A path with the user's home in the place of a leading ~; what is no path as it is."""
+    return os.path.expanduser(name) if isinstance(name, (str, os.PathLike)) else name
+
+
 @functools.cache
 def _check_installed() -> None:
     with extra("gs", "gs:// needs a package"):

@@ -233,6 +233,7 @@ def image_folder(
     """
     if not root:
         raise UserError("an image folder needs its path: give --config.data_dir=DIR")
+    root = os.path.expanduser(root)
     folder = os.path.join(root, split) if split else root
     names, left_out = (
         folders.class_folders(folder, picture.suffixes()) if os.path.isdir(folder) else ((), {})
@@ -279,6 +280,7 @@ def image_list(
         The source, with `Marked` around it for several labels of an image. Raises UserError for
         what is wrong in the list, and where none of its first images is there.
     """
+    annotation = os.path.expanduser(annotation)
     listed = annotations.read(annotation, class_names, num_classes)
     root = os.path.expanduser(root) or os.path.dirname(annotation)
     if not _has_some(root, listed.paths):
@@ -327,22 +329,17 @@ def flat_folder(
         A source with label 0 and no class names; `paths` are relative to root. Raises UserError
         where the folder is missing or holds no image.
     """
+    root = os.path.expanduser(root)
     if os.path.isfile(root):
         return FileSource(
             os.path.dirname(root), (os.path.basename(root),), (0,), (), conversion, limits
         )
-    folder = _existing_folder(root)
-    found = folders.files_under(folder, picture.suffixes())
+    if not os.path.isdir(root):
+        raise UserError(f"there is no folder {root}")
+    found = folders.files_under(root, picture.suffixes())
     if not found.paths:
         raise UserError(
-            f"no images in {folder} ({folders.describe(found.left_out) or 'it is empty'})"
+            f"no images in {root} ({folders.describe(found.left_out) or 'it is empty'})"
         )
-    folders.tell_left_out(folder, found.left_out)
-    return FileSource(folder, found.paths, (0,) * len(found.paths), (), conversion, limits)
-
-
-def _existing_folder(path: str) -> str:
-    path = os.path.expanduser(path)
-    if not os.path.isdir(path):
-        raise UserError(f"there is no folder {path}")
-    return path
+    folders.tell_left_out(root, found.left_out)
+    return FileSource(root, found.paths, (0,) * len(found.paths), (), conversion, limits)

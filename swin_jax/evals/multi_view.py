@@ -203,7 +203,7 @@ class _Cache:
         # What is kept holds labels too.
         facts += (eval_.data.source.index,) if isinstance(eval_.data.source, Relabeled) else ()
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
-        self.folder, self.count = pathlib.Path(eval_.cache) / key, 0
+        self.folder, self.count = pathlib.Path(eval_.cache).expanduser() / key, 0
         self.writes = jax.process_index() == 0
         if self.writes:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,8 @@ def classifier(
     texts, owner = _prompts(classes, templates)
     path = None
     if cache is not None:
-        path = _cache_path(Path(cache), key, owner, _tokens(tokenize, texts, batch_size))
+        tokens = _tokens(tokenize, texts, batch_size)
+        path = _cache_path(Path(cache).expanduser(), key, owner, tokens)
         if (stored := _load(path, len(classes))) is not None:
             return stored
     title = f"{len(classes)} classes x {len(templates)} prompts" if progress else ""

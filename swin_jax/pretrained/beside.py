@@ -119,7 +119,7 @@ def locate(source: str | os.PathLike) -> Path:
     """The file of weights that a path means: itself, or that of a folder of a hub;
     raises UserError for another one.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if not path.is_dir():
         return path
     found = weights_in(path)

@@ -87,6 +87,7 @@ def load(
     **overrides,
 ) -> tuple[nn.Module, dict]:
     """A model, which carries its preparation, and its variables; see `swin_jax.load`."""
+    weights = storage.expanded(weights)
     try:
         with storage.permitted():
             model, variables, prepared = _load(name, weights, resize, key, overrides)

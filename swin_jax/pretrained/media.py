@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from swin_jax.core import storage
 from swin_jax.core.errors import UnreadableError, UserError, warn
 
 
@@ -97,7 +98,7 @@ def _open(image: Any, conversion: str, limits: Any = None):
 
     if isinstance(image, (str, Path)) and image != "":
         try:
-            return decode(image, conversion, limits)
+            return decode(storage.expanded(image), conversion, limits)
         except UnreadableError as error:
             raise UserError(f"{image}: not a picture that can be read ({error})") from error
     if hasattr(image, "convert"):
@@ -190,7 +191,7 @@ def _reader(video):
     from swin_jax.data.video.decode import Reader
 
     if isinstance(video, (str, os.PathLike, bytes)) and video:
-        return Reader(video)
+        return Reader(storage.expanded(video))
     if not hasattr(video, "ndim"):
         raise UserError(f"a video is a file or a uint8 array (T, H, W, 3), not {repr(video)[:100]}")
     video = _as_numpy(video)

@@ -22,6 +22,7 @@ def preprocess(
     model: nn.Module | str | os.PathLike, key: str | None = None, **overrides: Any
 ) -> Preparation:
     """The preparation of a model, see `swin_jax.preprocess`; a warning says what was assumed."""
+    model = storage.expanded(model)
     if key is not None and (isinstance(model, nn.Module) or not _is_file(model)):
         raise UserError(
             f"key={shown(key)} says which weights of a file are meant, "

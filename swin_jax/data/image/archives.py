@@ -101,6 +101,7 @@ def image_zip(
         missing or damaged archive, images of the list that it lacks, and what is wrong in the list.
         A warning counts members that are not in the list, and those that cannot be read.
     """
+    archive = os.path.expanduser(archive)
     members = _directory(archive)
     if annotation:
         listed = annotations.read(annotation, class_names, num_classes)
@@ -115,7 +116,7 @@ def image_zip(
             )
     places = _places(archive, [members[name] for name in found], limits or picture.Limits())
     source = ZipSource(
-        os.fspath(archive), tuple(found), places, tuple(labels), tuple(names), conversion, limits
+        archive, tuple(found), places, tuple(labels), tuple(names), conversion, limits
     )
     return source if listed is None or listed.marks is None else Marked(source, listed.marks)
 
@@ -124,6 +125,7 @@ def flat_zip(archive: str) -> ZipSource:
     """All images of a zip archive, by their suffixes, with label 0 and no class names;
     raises UserError if there are none.
     """
+    archive = os.path.expanduser(archive)
     members = _directory(archive)
     images = [
         name
@@ -133,7 +135,7 @@ def flat_zip(archive: str) -> ZipSource:
     if not images:
         raise UserError(f"{archive} holds no images")
     places = _places(archive, [members[name] for name in images], picture.Limits())
-    return ZipSource(os.fspath(archive), tuple(images), places, (0,) * len(images), ())
+    return ZipSource(archive, tuple(images), places, (0,) * len(images), ())
 
 
 def read_member(archive: str, place: Sequence[int]) -> bytes:

@@ -80,7 +80,7 @@ def count(root: str | None, share: float = 0.2, seed: int = 0) -> Count:
     Everything is 1 where there is no folder, as in a config before its flags; `own_images` refuses
     that.
     """
-    if not root or not os.path.isdir(root):
+    if not root or not os.path.isdir(os.path.expanduser(root)):
         return Count()
     train, val = (_read(root, split, share, seed) for split in (TRAIN, "val"))
     return Count(len(train.class_names), len(train), len(val))
@@ -88,6 +88,7 @@ def count(root: str | None, share: float = 0.2, seed: int = 0) -> Count:
 
 def _read(root: str | None, split: str, share: float, seed: int) -> Any:
     """The source of a split, without copies."""
+    root = root and os.path.expanduser(root)
     there = [name for name in (TRAIN, *VALIDATION) if root and _is_split(root, name)]
     if TRAIN in there:
         _check_others(root, there)

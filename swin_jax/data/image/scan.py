@@ -171,9 +171,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data_prefix", default="", help="folder in front of the paths of --annotations"
     )
-    parser.add_argument("--report", help="JSON lines of findings (default: beside what is scanned)")
     parser.add_argument(
-        "--write_unreadable", metavar="FILE", help="list of their paths to write, one per line"
+        "--report",
+        type=os.path.expanduser,
+        help="JSON lines of findings (default: beside what is scanned)",
+    )
+    parser.add_argument(
+        "--write_unreadable",
+        type=os.path.expanduser,
+        metavar="FILE",
+        help="list of their paths to write, one per line",
     )
     for name in ("pixels", "bytes", "scans"):
         default = getattr(picture.USUAL, name)

@@ -119,7 +119,12 @@ def json_file(
     image_key = columns.choose(image_key, "image_key", keys, path)
     text_key = columns.choose(text_key, "text_key", keys, path)
     return AnnotatedPairs(
-        path, root or os.path.dirname(path), tuple(rows), image_key, text_key, conversion
+        path,
+        os.path.expanduser(root or "") or os.path.dirname(path),
+        tuple(rows),
+        image_key,
+        text_key,
+        conversion,
     )
 
 

@@ -147,7 +147,7 @@ def jsonl(
     if not starts:
         raise UserError(f'{path} is empty; it holds one {{"image": path, "text": caption}} a line')
     rows = _Rows(np.array([*starts, end], np.int64), np.array(between, np.int64))
-    root = root or os.path.dirname(path)
+    root = os.path.expanduser(root or "") or os.path.dirname(path)
     probe = LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
     keys = _keys(probe)
     if (key := columns.split_key(keys)) is not None:
@@ -234,7 +234,7 @@ def table(
     path = columns.check_file(path, "csv")
     picture.check_conversion(conversion)
     suffix = os.path.splitext(path)[1].lower()
-    root = root or os.path.dirname(path)
+    root = os.path.expanduser(root or "") or os.path.dirname(path)
     if suffix in (".parquet", ".pq"):
         return parquet.read(path, root, image_key, text_key, label_key, conversion, split)
     separator = separator or _SEPARATORS.get(suffix, "")

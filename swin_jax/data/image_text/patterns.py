@@ -51,6 +51,7 @@ def _expand(pattern: str) -> list[str]:
     """The files that one pattern stands for; raises UserError where a path that its
     braces make fits none.
     """
+    pattern = os.path.expanduser(pattern)
     if os.path.isfile(pattern):
         return [pattern]
     folder, rest = _literal_folder(pattern)

@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=picture.CONVERSIONS,
         help="how images become pixels (default: display)",
     )
-    add("--report", help="JSON lines of findings (default: in the cache)")
+    add("--report", type=os.path.expanduser, help="JSON lines of findings (default: in the cache)")
     add(
         "--num_threads",
         type=int,

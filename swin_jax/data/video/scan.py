@@ -219,10 +219,13 @@ def run(arguments: list[str]) -> int:
         "--data_prefix", default="", help="folder in front of the paths of --annotations"
     )
     parser.add_argument(
-        "--report", help="JSON lines of findings (default: beside the list or folder)"
+        "--report",
+        type=os.path.expanduser,
+        help="JSON lines of findings (default: beside the list or folder)",
     )
     parser.add_argument(
         "--write_good",
+        type=os.path.expanduser,
         metavar="FILE",
         help="list (.txt, .csv, .json, .jsonl) without the files that are replaced",
     )

@@ -35,6 +35,15 @@ def file(state_dict, tmp_path):
     return tmp_path / "weights.npz"
 
 
+def test_a_place_below_home_may_be_written_with_a_tilde(file, monkeypatch, tmp_path):
+    """Python's own file functions, and the shell after `=`, leave `~` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (16, 16)).save(tmp_path / "cat.png")
+    assert load(weights="~/weights.npz", window_size=4)[0] == load(weights=file, window_size=4)[0]
+    prepared = preprocess.preprocess("~/weights.npz", window_size=4)
+    assert prepared("~/cat.png").shape == (1, *prepared.image_size, 3)
+
+
 @pytest.fixture
 def presets(monkeypatch):
     monkeypatch.setattr(swin, "PRESETS", {"swin_tiny_patch4_window7_224": TINY})
