@@ -37,6 +37,7 @@ KNOWN = (IMAGE_KEYS, TEXT_KEYS)
 # COCO's training set has the images of its split 'restval' too: 113,287 images.
 _WITH = {"train": ("train", "restval")}
 _MAX_LABEL = 2**31
+_PROBED = 100  # rows whose images are looked for
 
 
 def choose(name: str, argument: str, columns: Collection[str], place: str) -> str:
@@ -113,6 +114,46 @@ def path_of(record: Any, key: str) -> str:
     if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise UnreadableError(f"{key!r} is not a path")
     return path
+
+
+def place_of(root: str, path: str) -> str:
+    """The whole path of an image of a list; where no file is called so, one that Windows wrote,
+    which has backslashes in the place of slashes.
+    """
+    place = os.path.join(root, path)
+    if "\\" in path and not os.path.lexists(place):
+        return os.path.join(root, path.replace("\\", "/"))
+    return place
+
+
+def check_images(source: Any, path: str, root: str) -> None:
+    """Looks for the images of some rows of a list, which are all missing in a wrong folder.
+
+    Args:
+        source: The source, whose `record(index)` gives an `image_path`.
+        path: Path of the list, for messages.
+        root: Folder that image paths start from.
+
+    Raises:
+        UserError: None of them is there.
+    """
+    missing = []
+    for index in range(0, len(source), max(len(source) // _PROBED, 1)):
+        try:
+            place = source.record(index)["image_path"]
+        except UnreadableError:  # told when it is read
+            continue
+        if os.path.isfile(place):
+            return
+        missing.append(place)
+    if missing:
+        root = root or "."
+        raise UserError(
+            f"{path}: its first image, {short(os.path.relpath(missing[0], root))}, is not in "
+            f"{root}, nor are others: give the folder that its paths start from, "
+            "--config.data.source.root= (for validation pairs "
+            "--config.evals.validation.run.data.source.root=)"
+        )
 
 
 def label_of(record: Mapping[str, Any], key: str) -> dict[str, int]:

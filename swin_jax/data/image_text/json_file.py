@@ -49,7 +49,7 @@ class AnnotatedPairs:
 
     def record(self, index: int) -> dict[str, Any]:
         """The captions of an image as `text`, and its whole path as `image_path`."""
-        path = os.path.join(self.root, columns.path_of(self.rows[index], self.image_key))
+        path = columns.place_of(self.root, columns.path_of(self.rows[index], self.image_key))
         return {"text": texts_of(self.rows[index], self.text_key), "image_path": path}
 
     def record_name(self, index: int) -> str:
@@ -118,14 +118,10 @@ def json_file(
         image_key, text_key = "image", "text"
     image_key = columns.choose(image_key, "image_key", keys, path)
     text_key = columns.choose(text_key, "text_key", keys, path)
-    return AnnotatedPairs(
-        path,
-        os.path.expanduser(root or "") or os.path.dirname(path),
-        tuple(rows),
-        image_key,
-        text_key,
-        conversion,
-    )
+    root = os.path.expanduser(root or "") or os.path.dirname(path)
+    found = AnnotatedPairs(path, root, tuple(rows), image_key, text_key, conversion)
+    columns.check_images(found, path, root)
+    return found
 
 
 def _read(path: str) -> Any:

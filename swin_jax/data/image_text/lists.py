@@ -81,7 +81,7 @@ class LinePairs:
         Raises UnreadableError where the row is damaged.
         """
         row = self._parse(self._read(index))
-        path = os.path.join(self._root, columns.path_of(row, self._image_key))
+        path = columns.place_of(self._root, columns.path_of(row, self._image_key))
         texts = texts_of(row, self._text_key)
         rest = {key: value for key, value in row.items() if key not in (self._text_key, "label")}
         return {**rest, "text": texts, "image_path": path, **columns.label_of(row, self._label_key)}
@@ -156,7 +156,9 @@ def jsonl(
         )
     image_key = columns.choose(image_key, "image_key", keys, path)
     text_key = columns.choose(text_key, "text_key", keys, path)
-    return LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
+    found = LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
+    columns.check_images(found, path, root)
+    return found
 
 
 def _of_split(path: str, rows: _Rows, values: list[Any], split: str) -> _Rows:
@@ -253,7 +255,9 @@ def table(
             )
     parse = functools.partial(_parse_row, header=header, separator=separator)
     rows = _find_rows(path, header, separator, split)
-    return LinePairs(path, root, parse, rows, image_key, text_key, label_key, conversion)
+    found = LinePairs(path, root, parse, rows, image_key, text_key, label_key, conversion)
+    columns.check_images(found, path, root)
+    return found
 
 
 def _header(path: str, separator: str, keys: tuple[str, str]) -> tuple[tuple[str, ...], str]:

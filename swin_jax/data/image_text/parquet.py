@@ -82,7 +82,8 @@ class ParquetPairs:
             raise UnreadableError(f"the row cannot be read ({error})") from error
         example = {"text": texts_of(row, self._text_key), **columns.label_of(row, self._label_key)}
         if not self._is_encoded:
-            example["image_path"] = os.path.join(self._root, columns.path_of(row, self._image_key))
+            path = columns.path_of(row, self._image_key)
+            example["image_path"] = columns.place_of(self._root, path)
         return example
 
     def image_bytes(self, index: int) -> bytes:
@@ -110,7 +111,7 @@ class ParquetPairs:
         """The bytes of an image file; b'' where none is named."""
         if not isinstance(path, str) or not path:
             return b""
-        path = os.path.join(self._root, path)
+        path = columns.place_of(self._root, path)
         try:
             if not os.path.isfile(path):
                 raise UnreadableError(f"there is no file {path[:200]!r}")
@@ -149,6 +150,8 @@ def read(
     found = ParquetPairs(path, root, image_key, text_key, label_key, conversion, split)
     if not len(found):
         raise UserError(f"{path} has no rows")
+    if _is_text(kind):
+        columns.check_images(found, path, root)
     return found
 
 

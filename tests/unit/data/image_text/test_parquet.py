@@ -160,6 +160,7 @@ def test_one_value_of_many_rows_is_kept_once(tmp_path, form):
         "images of datasets": dict(image=pyarrow.StructArray.from_arrays([images], ["bytes"]), text=["x"] * 500),
     }
     path = str(tmp_path / "x.parquet")
+    (tmp_path / "x.jpg").touch()
     parquet.write_table(pyarrow.table(columns[form]), path, store_schema=False)
     before = pyarrow.total_allocated_bytes()
     source = lists.table(path)
