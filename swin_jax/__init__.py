@@ -7,9 +7,14 @@ import typing
 
 
 def _refuse(needed: str, found: str) -> None:
-    """Ends `python -m swin_jax...` with one line and status 2; elsewhere raises ImportError."""
+    """Ends `python -m swin_jax...` and the command `swin_jax` with one line and status 2;
+    elsewhere raises ImportError.
+    """
+    import os
+
     text = f"swin_jax needs {needed}; this is {found}"
-    if sys.argv[:1] == ["-m"]:  # while Python looks for the module to run
+    command = os.path.basename(sys.argv[0]) if sys.argv else ""
+    if command in ("-m", "swin_jax"):  # '-m' while Python looks for the module to run
         print(f"error: {text}", file=sys.stderr)
         raise SystemExit(2)
     raise ImportError(text)

@@ -75,9 +75,11 @@ def test_without_jax_the_import_of_jax_says_so(source, monkeypatch):
     run(source)
 
 
+# `python -m swin_jax.launch` has -m at that time; the other is the script that pip installs.
+@pytest.mark.parametrize("command", ["-m", "/usr/local/bin/swin_jax"])
 @pytest.mark.parametrize("old", ["python", "jax"])
-def test_a_command_ends_with_the_line_and_no_traceback(old, source, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["-m", "--config=x.py"])  # what `python -m swin_jax.launch` has at that time
+def test_a_command_ends_with_the_line_and_no_traceback(old, command, source, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [command, "--config=x.py"])
     if old == "python":
         use_python(monkeypatch, 3, 9, 1)
     else:
