@@ -18,6 +18,7 @@ from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Seed, check_settin
 from swin_jax.tasks import base
 from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
 from swin_jax.train import checkpoint, sharding
+from swin_jax.train.trackers import weights_and_biases
 
 # What a run's own settings may be, besides those that `check_computed_from` knows; those of a spec
 # are in the signature of what it calls.
@@ -121,14 +122,16 @@ def can_train(task: Task, batch_size: int, accumulate: int) -> bool:
 
 
 def check_start(config, folder: epath.Path) -> None:
-    """Raises UserError where a run has nothing to do, first weights that are not there, or a W&B
-    project that is a word for none; warns of a warm-up that is too long.
+    """Raises UserError where a run has nothing to do, first weights that are not there, or W&B that
+    is not installed or whose project is a word for none; warns of a warm-up that is too long.
     """
     if (project := config.logs.wandb) and project.lower() in _NO_PROJECT:
         raise UserError(
             f"--config.logs.wandb={project} would be a project of this name: "
             "write --config.logs.wandb= for none, or the project's name"
         )
+    if project and jax.process_index() == 0:
+        weights_and_biases.check_installed()
     if config.get("steps_per_epoch") == 0:
         raise UserError(
             f"num_train {config.num_train} is less than batch_size {config.batch_size}, "
@@ -168,7 +171,7 @@ def warn_of_warmup(config) -> None:
 
 
 def build_evaluations(config) -> dict[str, Any]:
-    """The evaluations of a config by name, built."""
+    """Builds the evaluations of a config: {name: evaluation}."""
     return {
         name: configs.build(item.run, f"evals.{name}.run") for name, item in config.evals.items()
     }

@@ -12,6 +12,12 @@ from swin_jax.core.errors import UserError, extra
 from swin_jax.core.output.text import say
 
 
+def check_installed() -> None:
+    """Raises UserError, with what to install, where the package of W&B is missing."""
+    with extra("wandb", "logging to W&B needs a package"):
+        import wandb  # noqa: F401
+
+
 class Run:
     """A run of W&B, whose id lies in the workdir, so that a resumed run continues it.
 
@@ -30,8 +36,9 @@ class Run:
     def __init__(
         self, workdir: epath.Path, folder: pathlib.Path, project: str, config: Mapping | None
     ):
-        with extra("wandb", "logging to W&B needs a package"):
-            import wandb
+        check_installed()
+        import wandb
+
         path = workdir / "wandb_id.txt"
         if not path.exists():
             storage.write(path, os.urandom(4).hex())

@@ -7,14 +7,25 @@ import types
 import numpy as np
 import pytest
 
+from experiments import quickstart
 from swin_jax.core.errors import UserError
-from swin_jax.train import logs
+from swin_jax.train import logs, setup
 
 
 def test_wandb_that_is_missing_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"pip install -e '.\[wandb\]'"):
         logs.Logs(tmp_path, 100, wandb_project="p")
+
+
+def test_wandb_that_is_missing_is_told_before_the_run_begins(tmp_path, monkeypatch):
+    """The line came after the model was made, with the status of a failure within the work."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = quickstart.get_config("fake")
+    setup.check_start(config, tmp_path)
+    config.logs.wandb = "p"
+    with pytest.raises(UserError, match=r"pip install -e '.\[wandb\]'"):
+        setup.check_start(config, tmp_path)
 
 
 def test_wandb_continues_the_same_run(tmp_path, monkeypatch):
