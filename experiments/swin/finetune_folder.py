@@ -6,8 +6,8 @@
 
 The images of each class lie in a folder of its own, my_images/CLASS/*.jpg. A fifth of each class is
 held back to measure with, chosen by the names of the files; my_images/train/CLASS/ and
-my_images/val/CLASS/ are taken as they are instead. Classes and images are counted, and the sizes of
-batch and run follow from that.
+my_images/val/CLASS/, or lists beside train and val, are taken as they are instead. Classes and
+images are counted, and the sizes of batch and run follow from that.
 
 A small Swin learns from scratch: that is enough for classes that differ in pattern, if there are
 some 20 images of each. For everything else start from published weights, or from those of

@@ -200,9 +200,12 @@ def refuse_names(place: str, names: Sequence[str]) -> None:
     """
     labels.refuse_twins(place, names)
     if len(names) > 1 and are_splits(names):
+        advice = "call them train and val"
+        if "train" in names:
+            advice = "give each a folder for every class in it, train/CLASS, or a list beside it"
         raise UserError(
             f"{place} holds splits, not classes: {', '.join(names)}; "
-            "read each of them separately, or call them train and val"
+            f"read each of them separately, or {advice}"
         )
 
 

@@ -13,9 +13,9 @@ from swin_jax.core.ranges import NonNegativeInt, Range, Seed, checked
 from swin_jax.data import annotations, folders, labels, sources, subsets
 from swin_jax.data.image import picture
 
-TRAIN, VALIDATION = "train", ("val", "validation", "valid", "test")
+TRAIN, VALIDATION = "train", ("val", "validation", "valid", "dev", "eval", "test")
 Share = Annotated[float, Range(low=0.01, high=0.9)]
-_SHOWN = 8  # folders that a message names
+_MOST_NAMES = 8  # folders that a message names
 _CACHED_BYTES = 2**30  # of pixels, in each process
 
 
@@ -44,9 +44,11 @@ def own_images(
 ) -> "SmallCopies | subsets.Selection | sources.FileSource":
     """The pictures of a folder to train on, or those that are held back.
 
-    Classes lie in root/CLASS/ or in root/train/CLASS/. If there is a folder root/val (or another
-    of `VALIDATION`), it is what is held back. Otherwise that is a share of the pictures of each
-    class, which the seed and their names choose: the split is the same on every machine.
+    Classes lie in root/CLASS/ or in root/train/CLASS/, or a list beside root/train tells them, as
+    in `sources.image_folder`. If there is a root/val (or another of `VALIDATION`) in either form,
+    it is what is held back. Otherwise that is a share of the pictures of each class, which the seed
+    and their names choose: the split is the same on every machine. A warning names splits that are
+    not read.
 
     Args:
         root: The folder.
@@ -90,7 +92,7 @@ def _read(root: str | None, split: str, share: float, seed: int) -> Any:
     """The source of a split, without copies."""
     root = root and os.path.expanduser(root)
     there = [name for name in (TRAIN, *VALIDATION) if root and _is_split(root, name)]
-    if TRAIN in there:
+    if there:
         _check_others(root, there)
     if TRAIN in there and len(there) > 1:
         return sources.image_folder(root, TRAIN if split == TRAIN else there[1])
@@ -107,39 +109,69 @@ def _read(root: str | None, split: str, share: float, seed: int) -> Any:
 
 
 def _is_split(root: str, name: str) -> bool:
-    """True if a folder has a split of this name, and no class, which holds images, is called so."""
+    """True if a folder has a split of this name, and no class, which holds images, is called so.
+
+    A list of the split 'test' without labels, as competitions give it, makes none.
+    """
     folder = os.path.join(root, name)
-    if os.path.isdir(folder):
-        return any(entry.is_dir() for entry in os.scandir(folder))
-    return os.path.isfile(f"{folder}.zip") or bool(annotations.beside(root, name)[0])
+    if _has_folders(folder) or (os.path.isfile(f"{folder}.zip") and not os.path.isdir(folder)):
+        return True
+    file, names = annotations.beside(root, name)
+    if not file or name != "test":
+        return bool(file)
+    try:
+        annotations.read(file, names)
+    except UserError as error:
+        warn(f"the images of {name} are not read: {error}")
+        return False
+    return True
+
+
+def _has_folders(folder: str) -> bool:
+    """True for a folder with folders that may be classes."""
+    return os.path.isdir(folder) and any(
+        entry.is_dir() and not (entry.name.startswith(".") or folders.is_made(entry.name))
+        for entry in os.scandir(folder)
+    )
 
 
 def _check_others(root: str, there: Sequence[str]) -> None:
-    """Looks for folders of images beside those of the splits, which are not read.
+    """Looks for splits and folders of images that are not read.
 
-    Where only train is there, it may be a class like them, so that they are refused; otherwise a
-    warning names them. Folders whose names are of other parts of a data set are passed over.
+    Where train is the only split, a folder beside it may be a class like it and is refused;
+    otherwise a warning names it, as it names splits. A list may take images from any folder, so
+    that only splits are looked for where train is one.
     """
-    if not os.path.isdir(os.path.join(root, TRAIN)):
+    if TRAIN not in there:
+        warn(f"{root}: there is no {TRAIN}, so that {_shown(there)} is not read as a split")
         return
-    folder_names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    others = [
+    used, has_classes = there[:2], _has_folders(os.path.join(root, TRAIN))
+    unread = _folders_of_images(root, used, only_splits=not has_classes)
+    others = [name for name in unread if not folders.are_splits([name])]
+    if others and len(there) == 1:
+        raise UserError(
+            f"{root} has folders of images beside {TRAIN}: {_shown(others)}. If {TRAIN} is a class "
+            f"like them, call its folder otherwise; if it has the classes, give "
+            f"--config.data_dir={os.path.join(root, TRAIN)}"
+        )
+    if unread := sorted({*unread, *there[2:]}):
+        warn(f"{root}: read {' and '.join(used)}, and not the images in {_shown(unread)}")
+
+
+def _folders_of_images(root: str, used: Sequence[str], only_splits: bool) -> list[str]:
+    """Names of the folders with images that are not read, sorted."""
+    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    return [
         name
-        for name in folder_names
-        if not (name.startswith(".") or folders.is_made(name) or folders.are_splits([name]))
+        for name in names
+        if not (name in used or name.startswith(".") or folders.is_made(name))
+        and (folders.are_splits([name]) or not only_splits)
         and folders.files_under(os.path.join(root, name), picture.suffixes()).paths
     ]
-    if not others:
-        return
-    listed = ", ".join(others[:_SHOWN]) + (", ..." if len(others) > _SHOWN else "")
-    if len(there) > 1:
-        warn(f"{root}: read {there[0]} and {there[1]}, and not the images in {listed}")
-        return
-    raise UserError(
-        f"{root} has folders of images beside {TRAIN}: {listed}. If {TRAIN} is a class like them, "
-        f"call its folder otherwise; if it has the classes, give "
-        f"--config.data_dir={os.path.join(root, TRAIN)}"
-    )
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
 
 
 def held_back(source: sources.FileSource, share: float, seed: int) -> frozenset[int]:

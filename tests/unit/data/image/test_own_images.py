@@ -63,7 +63,7 @@ def test_a_small_class_keeps_an_image_in_each_part(share, held, tmp_path):
     assert [len(part) for part in parts(root, share=share)] == [6 - 2 * held, 2 * held]
 
 
-@pytest.mark.parametrize("val", ["val", "validation", "valid", "test"])
+@pytest.mark.parametrize("val", ["val", "validation", "valid", "dev", "eval", "test"])
 def test_a_folder_that_is_split_is_taken_as_it_is(val, tmp_path):
     fill(tmp_path / "train", {"a": 3, "b": 4})
     fill(tmp_path / val, {"a": 1, "b": 2})
@@ -75,7 +75,52 @@ def test_a_folder_that_is_split_is_taken_as_it_is(val, tmp_path):
 def test_val_goes_before_test(tmp_path):
     for split, number in {"train": 4, "test": 1, "val": 2}.items():
         fill(tmp_path / split, {"a": number, "b": number})
-    assert [len(part) for part in parts(str(tmp_path))] == [8, 4]
+    with pytest.warns(UserWarning, match="read train and val, and not the images in test$"):
+        assert [len(part) for part in parts(str(tmp_path))] == [8, 4]
+
+
+def flat(root, split, numbers):
+    """A split of images without folders, and the list of their classes beside it."""
+    (root / split).mkdir(parents=True)
+    rows = [(f"{kind}_{i}.png", kind) for kind, number in numbers.items() for i in range(number)]
+    for name, _ in rows:
+        Image.new("RGB", (4, 4)).save(root / split / name)
+    (root / f"{split}.csv").write_text("".join(f"{name},{kind}\n" for name, kind in [("path", "label"), *rows]))
+
+
+def test_a_list_beside_a_folder_without_classes_makes_a_split(tmp_path):
+    numbers = {"cat": 1, "dog": 2}
+    flat(tmp_path, "val", numbers)
+    fill(tmp_path / "train", {"cat": 3, "dog": 4})
+    assert [len(part) for part in parts(str(tmp_path))] == [7, 3]
+    assert parts(str(tmp_path))[1] == names(image_folder(str(tmp_path), "val"))
+    flat(tmp_path / "lists", "train", {"cat": 10, "dog": 5})
+    assert count(str(tmp_path / "lists")) == Count(2, 12, 3)
+    flat(tmp_path / "lists", "val", numbers)
+    assert count(str(tmp_path / "lists")) == Count(2, 15, 3)
+    (tmp_path / "lists" / "train").rename(tmp_path / "lists" / "cow")
+    (tmp_path / "lists" / "train.csv").unlink()
+    with pytest.warns(UserWarning, match="there is no train, so that val is not read as a split"):
+        assert count(str(tmp_path / "lists")).classes == 2  # the folders
+
+
+def test_a_test_set_without_labels_is_said_and_not_read(tmp_path):
+    fill(tmp_path / "train", {"a": 5, "b": 5})
+    flat(tmp_path, "test", {"x": 3})
+    (tmp_path / "test.csv").write_text("id\nx_0.png\nx_1.png\n")
+    with pytest.warns(UserWarning) as said:
+        assert count(str(tmp_path)) == Count(2, 8, 2)
+    said = [str(one.message) for one in said]
+    assert any(line.startswith("the images of test are not read: ") for line in said)
+    assert any(line.endswith("read train, and not the images in test") for line in said)
+
+
+def test_parts_without_labels_lead_to_folders_of_classes_or_lists(tmp_path):
+    for split in ("train", "val"):
+        flat(tmp_path, split, {"a": 2})
+        (tmp_path / f"{split}.csv").unlink()
+    with pytest.raises(UserError, match="not classes: train, val; .* a folder for every class .* list beside it$"):
+        count(str(tmp_path))
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -100,7 +145,8 @@ def test_folders_beside_train_that_hold_other_things_are_passed_over(tmp_path):
     for name in ("test1/1.png", "notes/a.txt", ".cache/a.png", "@eaDir/a.png", "unseen_test/1.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    assert count(str(tmp_path)) == Count(2, 4, 2)
+    with pytest.warns(UserWarning, match="read train, and not the images in test1, unseen_test$"):
+        assert count(str(tmp_path)) == Count(2, 4, 2)
     (tmp_path / "train").rename(tmp_path / "images")
     (tmp_path / "train.csv").write_text("".join(f"images/{k}/{i}.png,{k}\n" for k in "ab" for i in range(3)))
     assert count(str(tmp_path)) == Count(2, 4, 2)
