@@ -293,6 +293,12 @@ def refuse_twins(place: str, names: Sequence[str]) -> None:
         )
 
 
+def refuse_one_class(number: int, what: str, advice: str) -> None:
+    """Raises UserError for a choice among one class, which is always right."""
+    if number == 1:
+        raise UserError(f"{what} with one class is always right: {advice}")
+
+
 def same_spelling(names: Iterable[str], others: Iterable[str], whose: str, of: str) -> None:
     """Raises UserError for a name that differs from one of the others in case
     or outer blanks only.

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.labels import refuse_one_class
 from swin_jax.core.output.text import shown
 from swin_jax.core.params import weights_checksum
 from swin_jax.core.ranges import PositiveInt, checked
@@ -197,6 +198,7 @@ class ZeroShot:
         """
         check_predicts(task, "features", type(self).__name__)
         labels, index = self._classes()
+        refuse_one_class(len(labels), "a zero-shot classification", "give images of a second one")
         if self.names is not None:
             bound = names_of.bind(labels, self.names)
         else:

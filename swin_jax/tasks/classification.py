@@ -14,6 +14,7 @@ import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
+from swin_jax.core.labels import refuse_one_class
 from swin_jax.core.ranges import (
     FiniteFloat,
     Fraction,
@@ -45,7 +46,7 @@ class Classification:
             called with `train`.
         tx: The optimizer.
         image_size: (H, W) of the batch's `image`, or one int for both; (T, H, W) of clips.
-        num_classes: K.
+        num_classes: K, at least 2 unless `multi_label`.
         channels: Number of image channels.
         seed: Seed of drop path, erasing and mixing.
         mean, std: Mean and standard deviation of the pixels in 0..1, one number per channel.
@@ -66,7 +67,7 @@ class Classification:
             with `multi_label`; of each micro-batch by itself.
 
     Raises:
-        UserError: Weights that are not K positive finite numbers.
+        UserError: One class without `multi_label`, weights that are not K positive finite numbers.
     """
 
     predicts: ClassVar[str] = "logits"
@@ -95,6 +96,13 @@ class Classification:
 
     def __post_init__(self):
         check_statistics(self.mean, self.std, self.channels)
+        if not self.multi_label:
+            refuse_one_class(
+                self.num_classes,
+                "a classification",
+                "give a second class, of everything else for example, or tell whether the one "
+                "is there, by a list of marks 0 and 1 and --config.task.multi_label=True",
+            )
         if len(self.class_weights):
             check_each("class_weights", self.class_weights, self.num_classes, "classes")
         object.__setattr__(self, "class_weights", tuple(map(float, self.class_weights)))

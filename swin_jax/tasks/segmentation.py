@@ -14,6 +14,7 @@ import optax
 
 from swin_jax.core.constants import IGNORED, IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
+from swin_jax.core.labels import refuse_one_class
 from swin_jax.core.ranges import (
     FiniteFloat,
     NonNegativeFloat,
@@ -41,7 +42,7 @@ class Segmentation:
         model: A `models.segmentation.UPerNet`, or another module with its call.
         tx: The optimizer.
         image_size: (H, W) of the batch's `image` in training, or one int for both.
-        num_classes: K, at most 255.
+        num_classes: K, 2 to 255.
         channels: Number of image channels.
         seed: Seed of drop path and dropout.
         mean, std: Mean and standard deviation of the pixels in 0..1, one number per channel.
@@ -53,7 +54,7 @@ class Segmentation:
         ema_decay: 0 for no average.
 
     Raises:
-        UserError: More classes than labels of one byte tell apart.
+        UserError: One class, or more than labels of one byte tell apart.
     """
 
     predicts: ClassVar[str] = "maps"
@@ -74,6 +75,12 @@ class Segmentation:
 
     def __post_init__(self):
         check_statistics(self.mean, self.std, self.channels)
+        refuse_one_class(
+            self.num_classes,
+            "a segmentation",
+            "let the background be a class too, in classes.txt and in the labels, with "
+            "num_classes=2 and without reduce_zero_label",
+        )
         if self.num_classes > IGNORED:
             raise UserError(
                 f"num_classes={self.num_classes}: labels of one byte tell {IGNORED} classes apart"

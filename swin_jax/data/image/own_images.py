@@ -24,12 +24,12 @@ class Count:
     """The content of a folder of images, in numbers.
 
     Attributes:
-        classes: Number of classes.
+        classes: Number of classes, at least 2.
         train: Number of images to train on.
         val: Number of images that are held back.
     """
 
-    classes: int = 1
+    classes: int = 2
     train: int = 1
     val: int = 1
 
@@ -68,19 +68,14 @@ def own_images(
     if split not in (TRAIN, "val"):
         raise UserError(f"the split of a folder of images is 'train' or 'val', not {split!r}")
     source = _read(root, split, share, seed)
-    if len(source.class_names) < 2:
-        raise UserError(
-            f"{root} has one class, {source.class_names[0]!r}: put the images of each class into a "
-            "folder of its own"
-        )
     return SmallCopies(source, side) if side else source
 
 
 def count(root: str | None, share: float = 0.2, seed: int = 0) -> Count:
     """Counts the classes and images of a folder and of its parts, see `own_images`.
 
-    Everything is 1 where there is no folder, as in a config before its flags; `own_images` refuses
-    that.
+    There are 2 classes and 1 image of each part where there is no folder, as in a config before its
+    flags; `own_images` refuses that.
     """
     if not root or not os.path.isdir(os.path.expanduser(root)):
         return Count()
@@ -91,6 +86,16 @@ def count(root: str | None, share: float = 0.2, seed: int = 0) -> Count:
 def _read(root: str | None, split: str, share: float, seed: int) -> Any:
     """The source of a split, without copies."""
     root = root and os.path.expanduser(root)
+    source = _open(root, split, share, seed)
+    if len(source.class_names) < 2:
+        raise UserError(
+            f"{root} has one class, {source.class_names[0]!r}: put the images of each class into a "
+            "folder of its own"
+        )
+    return source
+
+
+def _open(root: str | None, split: str, share: float, seed: int) -> Any:
     there = [name for name in (TRAIN, *VALIDATION) if root and _is_split(root, name)]
     if there:
         _check_others(root, there)

@@ -203,13 +203,14 @@ def few_shot(
             `linear_probe.probe` says; it may raise.
 
     Raises:
-        UserError: Another method, or a class with too few examples.
+        UserError: Another method, one class, or a class with too few examples.
     """
     if method not in ("logistic", "ridge"):
         raise UserError(f"the method of few-shot probes is 'logistic' or 'ridge', not {method!r}")
     x, label = np.asarray(train[0], np.float32), np.asarray(train[1])
     if num_classes is None:
         num_classes = int(max(own.max() for own in (label, test[1], validation[1]))) + 1
+    labels.refuse_one_class(num_classes, "a few-shot probe", "it needs features of a second one")
     known, used, accuracy = indices or {}, {}, {}
     for count in shots:
         values = []

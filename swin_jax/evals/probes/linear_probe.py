@@ -153,7 +153,7 @@ def probe(
             iterations; it may raise to end all.
 
     Raises:
-        UserError: As `fit` and `split`.
+        UserError: One class, and as `fit` and `split`.
     """
     x, label = np.asarray(train[0], np.float32), np.asarray(train[1])
     if validation is None:
@@ -162,6 +162,7 @@ def probe(
     other, other_label = np.asarray(validation[0], np.float32), np.asarray(validation[1])
     if num_classes is None:
         num_classes = int(max(label.max(initial=0), other_label.max(initial=0))) + 1
+    labels.refuse_one_class(num_classes, "a linear probe", "it needs features of a second one")
     rows, ones, fitted = Rows.put(x, label, num_classes, chunk), with_ones(other), {}
 
     def score(strength):

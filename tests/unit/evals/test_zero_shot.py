@@ -11,6 +11,8 @@ from sklearn import metrics as sklearn_metrics
 
 from swin_jax.core.errors import UserError
 from swin_jax.evals import metrics, zero_shot
+from swin_jax.evals.probes.few_shot import few_shot
+from swin_jax.evals.probes.linear_probe import probe
 from swin_jax.evals.prompts import class_names
 from swin_jax.evals.zero_shot import Subset, ZeroShot
 from swin_jax.tasks.base import TrainState
@@ -362,3 +364,13 @@ def test_names_that_are_no_texts_are_told(labels, names, message):
 def test_names_that_do_not_fit_the_labels_are_told(options, message):
     with pytest.raises(UserError, match=message):
         run_zero_shot(**options)
+
+
+def test_a_choice_among_one_class_is_refused():
+    with pytest.raises(UserError, match="zero-shot classification with one class is always right"):
+        run_zero_shot(relabel=dict.fromkeys(CLASSES, "thing"))
+    examples = np.zeros((20, 3), np.float32), np.zeros(20, int)
+    with pytest.raises(UserError, match="linear probe with one class"):
+        probe(examples)
+    with pytest.raises(UserError, match="few-shot probe with one class"):
+        few_shot(examples, examples, examples)

@@ -276,3 +276,10 @@ def test_a_numbered_label_is_one_mark(batch):
     by_number = item.loss(state.params, {}, batch, jax.random.key(0))[0]
     one = {**batch, "label": jnp.asarray(np.eye(3, dtype=np.int8)[batch["label"]])}
     assert by_number == item.loss(state.params, {}, one, jax.random.key(0))[0]
+
+
+def test_one_class_is_refused_unless_it_may_be_absent():
+    item = task()
+    with pytest.raises(UserError, match="with one class is always right: .* --config.task.multi_label=True$"):
+        dataclasses.replace(item, num_classes=1)
+    assert dataclasses.replace(item, num_classes=1, multi_label=True).num_classes == 1

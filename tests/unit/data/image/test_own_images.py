@@ -165,6 +165,9 @@ def test_what_cannot_be_split_is_one_line(numbers, message, tmp_path):
     for split in ("train", "val"):
         with pytest.raises(UserError, match=message) as caught:
             own_images(root, split)
+        if numbers:
+            with pytest.raises(UserError, match=message):
+                count(root)
         assert "\n" not in str(caught.value)
 
 
@@ -173,7 +176,7 @@ def test_no_folder_and_no_such_split_are_errors():
         own_images("", "train")
     with pytest.raises(UserError, match="is 'train' or 'val', not 'test'"):
         own_images("x", "test")
-    assert count("") == count("nowhere") == Count(1, 1, 1)
+    assert count("") == count("nowhere") == Count(2, 1, 1)
 
 
 def test_several_labels_need_a_val(tmp_path):
