@@ -1,11 +1,17 @@
 """ImageNet-1K and ImageNet-22K: sizes, sources, loaders, validation, and made-up images."""
 
+import functools
+import os
+import re
+import warnings
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from experiments.common import run
 from swin_jax.core.config import derived, spec
-from swin_jax.data import fake, pipeline, sources
+from swin_jax.core.errors import UserError
+from swin_jax.data import fake, folders, pipeline, sources
 from swin_jax.data.image import masking
 from swin_jax.data.image import transforms as image
 from swin_jax.evals.accuracy import Accuracy
@@ -33,13 +39,13 @@ def read_1k(c: ConfigDict, folder: bool) -> tuple[ConfigDict, ConfigDict]:
     Args:
         c: Config with `data_dir`, where the builder `imagenet2012` wrote.
         folder: True if the images lie in data_dir/train/CLASS/ and data_dir/val/CLASS/ instead. It
-            adds `conversion` to the config, how their pixels are taken: 'reference' for as many
-            images as ImageNet-1K has, as the published recipes do, and 'display' for a folder of
-            one's own (swin_jax/data/image/picture.py says what they do).
+            adds `conversion` to the config, how their pixels are taken: 'reference' for ImageNet-1K
+            (`_is_imagenet`), as the published recipes do, and 'display' for a folder of one's own
+            (swin_jax/data/image/picture.py says what they do).
     """
     ref = c.get_oneway_ref
     if folder:
-        c.conversion = derived(_conversion, ref("num_train"))
+        c.conversion = derived(_conversion, ref("num_train"), ref("data_dir"))
         same = dict(root=ref("data_dir"), conversion=ref("conversion"))
         return tuple(spec(sources.image_folder, split=split, **same) for split in ("train", "val"))
     splits = [dict(split=split, data_dir=ref("data_dir")) for split in ("train", "validation")]
@@ -103,21 +109,47 @@ def predict(c: ConfigDict, crop: dict) -> ConfigDict:
     """
     found = run.predict_images(spec(image.eval_transform, **crop))
     if "conversion" in c:
-        followed = derived(
-            _own_conversion, *(c.get_oneway_ref(key) for key in ("conversion", "num_train"))
-        )
+        keys = ("conversion", "num_train", "data_dir")
+        followed = derived(_own_conversion, *map(c.get_oneway_ref, keys))
         found.source.conversion = followed
     return found
 
 
-def _conversion(num_train: int) -> str:
-    """The conversion of pixels for a folder of so many training images."""
-    return "reference" if num_train == IN1K["num_train"] else "display"
+def _conversion(num_train: int, data_dir: str | None) -> str:
+    """The conversion of pixels for a folder."""
+    return "reference" if _is_imagenet(num_train, data_dir) else "display"
 
 
-def _own_conversion(conversion: str, num_train: int) -> str:
+def _own_conversion(conversion: str, num_train: int, data_dir: str | None) -> str:
     """The conversion of a person's pictures, which those of ImageNet-1K do not decide."""
-    return "display" if num_train == IN1K["num_train"] else conversion
+    return "display" if _is_imagenet(num_train, data_dir) else conversion
+
+
+def _is_imagenet(num_train: int, data_dir: str | None) -> bool:
+    """True for a folder of ImageNet-1K, of a test set made for it, or one that cannot be read yet.
+
+    An evaluation does not count training images, so that their number, which is ImageNet's unless
+    it is given, decides only together with the classes: 1000, or some that are named as synsets.
+    """
+    if num_train != IN1K["num_train"]:
+        return False
+    names = _class_names(data_dir) if data_dir else ()
+    return not names or len(names) == 1000 or all(re.fullmatch(r"n\d{8}", name) for name in names)
+
+
+@functools.lru_cache
+def _class_names(data_dir: str) -> tuple[str, ...]:
+    """The classes of the images that are read from a folder, list or archive; () where none are."""
+    for split in ("val", "train"):
+        folder = os.path.join(data_dir, split)
+        try:
+            names = folders.class_folders(folder)[0] if os.path.isdir(folder) else ()
+            with warnings.catch_warnings(action="ignore"):  # they come when the source is made
+                names = names or sources.image_folder(data_dir, split).class_names
+        except UserError:
+            continue
+        return tuple(names)
+    return ()
 
 
 def mask(c: ConfigDict, augment: ConfigDict, crop: ConfigDict) -> tuple[ConfigDict, ConfigDict]:

@@ -82,12 +82,16 @@ def placeholder_of(hint: typing.Any) -> config_dict.FieldReference:
 
 def derived(fn, *references: config_dict.FieldReference) -> config_dict.FieldReference:
     """A reference to `fn(*values)` of other references, for a field that follows several;
-    it can be overridden.
+    it can be overridden. Values may be None.
     """
-    operation = types.SimpleNamespace(fn=lambda _, *values: fn(*values), args=references)
-    return config_dict.FieldReference(
-        fn(*(reference.get() for reference in references)), op=operation
-    )
+
+    def apply(_, *boxed):
+        return fn(*(reference.get() for (reference,) in boxed))
+
+    # In tuples, because ml_collections applies no operation to a reference to None.
+    boxed = [(reference,) for reference in references]
+    operation = types.SimpleNamespace(fn=apply, args=boxed)
+    return config_dict.FieldReference(apply(None, *boxed), op=operation)
 
 
 def build(value, key: str = ""):

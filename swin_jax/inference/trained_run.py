@@ -182,7 +182,10 @@ def _tell_other_preparation(source: str, own: Preparation) -> None:
     noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     one, other = own(noise), theirs(noise)
     texts = [name for name in _OF_TEXTS if getattr(own, name) != getattr(theirs, name)]
-    if texts or one.shape != other.shape or not np.allclose(one, other, atol=1e-6):
+    same_pixels = one.shape == other.shape and np.allclose(one, other, atol=1e-6)
+    if texts or not same_pixels or own.conversion != theirs.conversion:
+        only_conversion = same_pixels and not texts
+        flags = "--config.conversion=" if only_conversion else "--config.task.mean= and so on"
         there, here = (
             " and ".join(
                 [found.fingerprint(), *(f"{name}={getattr(found, name)!r}" for name in texts)]
@@ -191,7 +194,7 @@ def _tell_other_preparation(source: str, own: Preparation) -> None:
         )
         warn(
             f"{source} comes with another preparation than this experiment's: "
-            f"{there}, here {here}; give --config.task.mean= and so on"
+            f"{there}, here {here}; give {flags}"
         )
 
 

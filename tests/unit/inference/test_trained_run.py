@@ -153,7 +153,11 @@ def test_training_from_a_workdir_with_another_mean_is_told(tmp_path, monkeypatch
         assert ["normalized with mean=(0.5, 0.5, 0.5)" in line for line in told] == [True] * (mean[0] == 0.5)
 
 
-@pytest.mark.parametrize("change", [{}, {"task.mean": (0.5,) * 3}, {"predict.transform.interpolation": "bilinear"}])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"task.mean": (0.5,) * 3}, {"predict.transform.interpolation": "bilinear"}]
+    + [{"predict.source.conversion": "reference"}],
+)
 def test_a_workdir_with_another_preparation_is_told(tmp_path, change):
     resolved = clip_openai.get_config("fake")
     trained = tmp_path / "trained"
