@@ -127,7 +127,7 @@ def check_writable(path: str, others: Sequence[str], flag: str) -> None:
         flag: The flag that it was given with, for messages.
     """
     if _real(path) in map(_real, others):
-        raise UserError(f"{flag}={path} is the list or the report itself: give another file")
+        raise UserError(f"{flag}={path} is what is scanned, or its report: give another file")
     try:
         existed = os.path.lexists(path)
         with open(path, "a", encoding="utf-8"):

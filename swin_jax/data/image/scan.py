@@ -148,9 +148,9 @@ def _scan(flags: argparse.Namespace) -> bool:
     scanned = flags.folder or flags.annotations or flags.archive
     report = flags.report or f"{os.path.expanduser(scanned).rstrip('/')}.scan.jsonl"
     if flags.write_unreadable:
-        file_scan.check_writable(
-            flags.write_unreadable, (report, *_names(source)), "--write_unreadable"
-        )
+        lists = (flags.annotations, flags.archive)
+        others = (report, *map(os.path.expanduser, filter(None, lists)), *_names(source))
+        file_scan.check_writable(flags.write_unreadable, others, "--write_unreadable")
     findings = scan(source, report, limits, flags.short_side, flags.num_threads)
     file_scan.show(summary(findings, report))
     if flags.write_unreadable:

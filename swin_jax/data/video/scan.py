@@ -39,6 +39,7 @@ from swin_jax.core.output.text import shown
 from swin_jax.data import file_scan
 from swin_jax.data.labels import has_several
 from swin_jax.data.video.decode import Reader
+from swin_jax.data.video.published import labels_beside
 from swin_jax.data.video.sources import VideoFileSource, flat_video_folder, video_folder, video_list
 
 _SHOWN = 20  # files of a kind that the summary names; the report has all
@@ -193,6 +194,7 @@ def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...
         raise UserError(
             f"{strange!r} is not UTF-8, which this list cannot hold: give --write_good=FILE.json"
         )
+    others = (*others, *(source.record_name(index) for index in range(len(source))))
     file_scan.check_writable(path, others, "--write_good")
 
 
@@ -252,7 +254,8 @@ def _scan(flags: argparse.Namespace) -> bool:
         or f"{os.path.expanduser(flags.folder or flags.annotations).rstrip('/')}.scan.jsonl"
     )
     if flags.write_good:
-        _check_write_good(source, flags.write_good, (flags.annotations or report, report))
+        listed = (flags.annotations, labels_beside(flags.annotations)) if flags.annotations else ()
+        _check_write_good(source, flags.write_good, (report, *filter(None, listed)))
     findings = scan(source, report, flags.quick, flags.num_threads)
     file_scan.show(summary(findings, report, variable))
     if flags.write_good:

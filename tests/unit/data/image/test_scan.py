@@ -233,6 +233,23 @@ def test_good_pictures_exit_with_0_and_wrong_use_is_told_in_a_line(folder, tmp_p
         assert line.startswith("error: ") and says in line
 
 
+def test_the_list_or_archive_that_is_scanned_is_not_overwritten(tmp_path, capsys):
+    Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
+    (tmp_path / "list.csv").write_text("path,label\ngood.png,a\nmissing.png,a\n")
+    (tmp_path / "link.csv").symlink_to("list.csv")
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
+        file.writestr("a/empty.png", b"")
+    for flag, name, other in (
+        ("annotations", "list.csv", "list.csv"),
+        ("annotations", "list.csv", "link.csv"),
+        ("archive", "set.zip", "set.zip"),
+    ):
+        before = (tmp_path / name).read_bytes()
+        assert picture_scan.run([f"--{flag}={tmp_path}/{name}", f"--write_unreadable={tmp_path}/{other}"]) == 2
+        assert "is what is scanned, or its report: give another file" in capsys.readouterr().err
+        assert (tmp_path / name).read_bytes() == before
+
+
 def test_a_list_that_does_not_fit_the_disk_is_one_line_and_the_old_one_stays(folder, tmp_path, capsys):
     flags = [f"--folder={folder}", f"--report={tmp_path}/report", "--write_unreadable"]
     assert picture_scan.run([*flags, f"{tmp_path}/list"]) == 1

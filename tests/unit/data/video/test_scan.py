@@ -170,6 +170,7 @@ def test_wrong_use_is_told_in_a_line(data, capsys, tmp_path):
     text = data.read_text()
     (tmp_path / "other").write_text("{}\n")
     (tmp_path / ".split/train").mkdir(parents=True)
+    listed = (f"--annotations={data}", f"--data_prefix={tmp_path}")
     for flags, status, says in (
         ([f"--annotations={tmp_path}/missing.txt"], 2, "cannot read"),
         (["--annotations="], 2, "is empty"),
@@ -186,8 +187,9 @@ def test_wrong_use_is_told_in_a_line(data, capsys, tmp_path):
         ([f"--annotations={data}", f"--report={data}"], 2, "list.txt is not the report of a scan: give another"),
         ([f"--annotations={data}", f"--write_good={tmp_path}/no/good.txt"], 2, "cannot write"),
         ([f"--annotations={data}", f"--write_good={tmp_path}"], 2, "cannot write"),
-        ([f"--annotations={data}", f"--write_good={data}"], 2, "is the list or the report itself"),
-        ([f"--annotations={data}", f"--write_good={data}.scan.jsonl"], 2, "is the list or the report itself"),
+        ([f"--annotations={data}", f"--write_good={data}"], 2, "is what is scanned, or its report"),
+        ([f"--annotations={data}", f"--write_good={data}.scan.jsonl"], 2, "is what is scanned, or its report"),
+        ([*listed, f"--write_good={tmp_path}/good.mp4"], 2, "good.mp4 is what is scanned, or its report"),
     ):
         assert video_scan.run(flags) == status, flags
         (line,) = capsys.readouterr().err.splitlines()
@@ -231,3 +233,14 @@ def test_names_that_are_not_utf8_are_shown_and_listed(tmp_path, capsys, place):
     shown = capsys.readouterr().out
     assert "b\\udce9.mp4: " in shown and ("\\ud800.mp4: " in shown) == (place == "list")
     assert video_list(str(tmp_path / "good.json"), str(tmp_path / "x")).paths == ("run/\udce9.mp4",)
+
+
+def test_the_labels_beside_a_list_are_not_overwritten(tmp_path, capsys):
+    """Something-Something's, which its list is read with."""
+    (tmp_path / "train.json").write_text('[{"id": "1", "template": "Holding [something]"}]')
+    (tmp_path / "labels.json").write_text('{"Holding something": "0"}')
+    (tmp_path / "1.webm").touch()
+    flags = [f"--annotations={tmp_path}/train.json", f"--data_prefix={tmp_path}"]
+    assert video_scan.run([*flags, f"--write_good={tmp_path}/labels.json"]) == 2
+    assert "is what is scanned, or its report" in capsys.readouterr().err
+    assert (tmp_path / "labels.json").read_text() == '{"Holding something": "0"}'
