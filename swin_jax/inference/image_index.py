@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -133,7 +134,8 @@ def build(
         previous: An earlier index; features of unchanged files are taken from it if it was made
             in the same way.
         path: File to save it to, when it is interrupted too:
-            given as `previous`, it lets the next call resume.
+            given as `previous`, it lets the next call resume. If `previous` has pictures that are
+            there and not in the new index, its file is kept under another name.
         progress: True shows a bar.
 
     Returns:
@@ -176,6 +178,8 @@ def build(
             about = dict(normalized=normalized, stamps=stamps[kept], complete=complete)
             index = Index(**of, names=kept_names, features=rows, **about)
         if index is not None and path is not None:
+            if previous is not None and _has_others(previous, data.source):
+                _keep(previous, path)
             save(index, path)
     if index is None:
         raise UserError(
@@ -192,6 +196,29 @@ def _stamps(source: sources.FileSource) -> np.ndarray:
             found = os.stat(source.record_name(i))
             stamps[i] = found.st_size, storage.changed(found)
     return stamps
+
+
+def _has_others(previous: Index, source: sources.FileSource) -> bool:
+    """True if an index is of another folder, or has pictures that are there and not in `source`."""
+    root, names = os.path.abspath(source.root), {*source.paths}
+    others = (name for name in previous.names if name not in names)
+    return previous.root != root or any(os.path.lexists(os.path.join(root, x)) for x in others)
+
+
+def _keep(previous: Index, path: str | os.PathLike) -> None:
+    """Gives the file of an index the first free name of NAME.1.npz, NAME.2.npz, ..."""
+    path = storage.path(path)
+    if not path.exists():
+        return
+    names = (path.with_name(f"{path.stem}.{i}{path.suffix}") for i in itertools.count(1))
+    target = next(name for name in names if not name.exists())
+    try:
+        path.rename(target)
+    except OSError as error:
+        raise UserError(
+            f"the index {path} cannot be kept as {target}: {storage.reason(error)}"
+        ) from error
+    warn(f"the index of {len(previous)} images in {previous.root} is kept as {target}")
 
 
 def _reusable(
@@ -265,7 +292,7 @@ def of_folder(
         folder: Folder of pictures, or one picture.
         path: File (.npz) to save it to. If it holds an index of the same weights, folder and
             preparation, only new and changed pictures are read; all are read where `preprocess` is
-            a function, which may have changed.
+            a function, which may have changed. An index of another folder is kept as NAME.1.npz.
         preprocess: Preparation or function for the pictures;
             None takes the preparation that the model carries.
         batch_size: Number of pictures at a time.

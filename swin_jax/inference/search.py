@@ -40,7 +40,7 @@ def prepare_index(config, workdir: str, images: str) -> Callable[[], int]:
     files that cannot be read are named and left out.
 
     Files that the workdir's index already has from the same weights, and that have not changed,
-    are not read again.
+    are not read again. An index of another folder is kept as index.1.npz.
 
     Args:
         config: The experiment's config; its `predict` says how images are read.

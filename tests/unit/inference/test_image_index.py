@@ -127,6 +127,29 @@ def test_an_interrupted_index_goes_on(folder, tmp_path):
     np.testing.assert_array_equal(image_index.load(path).features, build(folder)[0].features)
 
 
+def test_an_index_of_other_pictures_is_kept(folder, tmp_path):
+    """It was replaced without a word, by that of another folder or of a single picture."""
+    path, other = tmp_path / "i.npz", tmp_path / "other"
+    build(folder, path=path)
+    write(other / "0.png", 5)
+    with pytest.warns(UserWarning, match=f"the index of 7 images in {folder} is kept as {tmp_path}/i.1.npz"):
+        build(other, previous=image_index.load(path), path=path)
+    assert (len(image_index.load(path)), len(image_index.load(tmp_path / "i.1.npz"))) == (1, 7)
+    os.replace(tmp_path / "i.1.npz", path)
+    with pytest.warns(UserWarning, match="is kept as"):
+        build(folder / "3.png", previous=image_index.load(path), path=path)
+    assert image_index.load(path).names == ("3.png",) and len(image_index.load(tmp_path / "i.1.npz")) == 7
+
+
+def test_an_index_that_grows_or_loses_deleted_pictures_is_replaced(folder, tmp_path):
+    build(folder, path=tmp_path / "i.npz")
+    (folder / "0.png").unlink()
+    for _ in range(2):
+        build(folder, previous=image_index.load(tmp_path / "i.npz"), path=tmp_path / "i.npz")
+        write(folder / "new.png", 5)
+    assert len(image_index.load(tmp_path / "i.npz")) == 7 and not (tmp_path / "i.1.npz").exists()
+
+
 def test_the_nearest_come_first_whether_normalized_or_not(folder):
     rng = np.random.default_rng(0)
     found, _ = build(folder)
