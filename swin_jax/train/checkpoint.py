@@ -141,6 +141,14 @@ def saved_config(workdir: os.PathLike) -> dict[str, Any]:
     return _newest_meta(workdir).get("config") or {}
 
 
+def saved_records(workdir: os.PathLike) -> dict[str, Any]:
+    """The fingerprint, by `workdir.resume`, of the training data that the newest checkpoint was
+    saved with; {} where there is none, or an older one.
+    """
+    found = _newest_meta(workdir).get("records")
+    return found if isinstance(found, dict) else {}
+
+
 def _newest_meta(workdir: os.PathLike) -> dict[str, Any]:
     """The meta data of the newest checkpoint whose meta data can be read,
     {} where there is none.

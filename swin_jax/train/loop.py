@@ -127,7 +127,7 @@ class Loop:
         if lead and total:
             run_info.write(self.workdir, facts)
         self.frozen = sharding.device_put_tree(frozen, self.run.frozen)
-        self.kept = {"frozen": facts["frozen"]} if "frozen" in facts else {}  # in checkpoints too
+        self.kept = resume.kept(self.data, facts)
         self.clock = run_info.clock(self.config.batch_size, facts)
         return int(self.state.step), meta, [*run_info.lines(facts), self.data_line]
 
@@ -392,7 +392,9 @@ def prepare(
         changes = resume.check_resume(config, folder, allow_change) if config.total_steps else []
         for line in changes if jax.process_index() == 0 else []:
             print(f"changed since this run was started: {line}", flush=True)
-        return Loop(config, folder, owner, profile).execute
+        loop = Loop(config, folder, owner, profile)
+        resume.check_records(loop.data, folder, config.total_steps > 0, allow_change)
+        return loop.execute
     except BaseException:
         owner.release()
         raise

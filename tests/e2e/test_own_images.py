@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ def test_a_folder_gives_a_model_that_names_new_images(folder, tmp_path, launch):
     (folder / "disc" / "broken.png").write_bytes(b"no picture")
     tiny = ("--config.task.model.embed_dim=16", "--config.task.model.depths=(1,1)", "--config.total_steps=10")
     status, out, err = launch(FILE, tmp_path / "run", f"--config.data_dir={folder}", *tiny)
+    shutil.copytree(folder, tmp_path / "renamed")
     (folder / "disc" / "broken.png").unlink()
     assert status == 0, err
     assert "25 records, 3 classes (disc, spots, stripes); evaluations: val 6" in err and "eval/val/top1" in out
@@ -35,6 +37,11 @@ def test_a_folder_gives_a_model_that_names_new_images(folder, tmp_path, launch):
     assert status == 0, err
     rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").open()))
     assert len(rows) == 3 and {row["class_1"] for row in rows} <= set(own_pictures.CLASSES)
+    for path in (tmp_path / "renamed").glob("*/*"):  # others would be held back
+        path.rename(path.with_name(f"IMG_{path.name}"))
+    moved = (f"--config.data_dir={tmp_path / 'renamed'}", *tiny[:2], "--config.total_steps=12")
+    status, _, err = launch(FILE, tmp_path / "run", *moved)
+    assert status == 2 and "names or order differ from the 25 of then" in err.splitlines()[-1]
 
 
 def test_sizes_follow_from_the_folder(folder, root):

@@ -2,8 +2,10 @@
 its resolved config is saved, and compared when the run resumes.
 """
 
+import hashlib
 import inspect
 import json
+import os
 import re
 import typing
 
@@ -13,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from swin_jax.core import storage
 from swin_jax.core.config import flatten
-from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.errors import UnreadableError, UserError, did_you_mean, warn
 from swin_jax.core.output.text import quoted
 from swin_jax.core.public_names import BEFORE, current_names, find, is_unknown, nearest_name
 from swin_jax.core.saved_config import OF_MEMORY
@@ -30,6 +32,9 @@ FREE = re.compile(
     r"|max_bad_records|palette|source\.check|\w+_every)$"
     rf"|{OF_MEMORY.pattern}"
 )
+
+_DAMAGE = (UnreadableError, UserError, OSError, EOFError)
+_NAMED, _LOOKED_UP = 10_000, 100  # records whose names, and whose images' paths, are compared
 
 
 def check_key(config, key: str) -> None:
@@ -151,6 +156,93 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
             f"{workdir} was trained with another config: {changes}. To resume anyway: {keys}"
         )
     return lines
+
+
+def fingerprint(data: typing.Any) -> dict[str, typing.Any]:
+    """A checksum of the records of a run, by which a resumed run is known to have the same.
+
+    It depends on the order and the names of records, from where the first two of them differ: a
+    folder may be moved. Where records tell the paths of their images, as lines of a list do, these
+    count, too. Of large sets it takes records at equal distances.
+
+    Args:
+        data: Training data. It has a fingerprint if it has a `source` of `data.pipeline`.
+
+    Returns:
+        {'number' of records, 'sha256'}, or {}.
+    """
+    source = getattr(data, "source", None)
+    if not hasattr(source, "record_name"):
+        return {}
+    number = len(source)
+    digest = hashlib.sha256(str(number).encode())
+    for read, most in ((_name, _NAMED), (_image_path, _LOOKED_UP)):
+        column = [read(source, i) for i in range(0, number, max(-(-number // most), 1))]
+        start = len(os.path.commonprefix(column))
+        text = "\n".join(value[start:] for value in column)
+        digest.update(b"\0" + text.encode("utf-8", "backslashreplace"))
+    return {"number": number, "sha256": digest.hexdigest()}
+
+
+def _name(source: typing.Any, index: int) -> str:
+    """The name of a record; '' where it is damaged and names itself by what it holds."""
+    # As in messages, so that other words there would make earlier runs ask for --allow_change.
+    try:
+        return source.record_name(index)
+    except _DAMAGE:
+        return ""
+
+
+def _image_path(source: typing.Any, index: int) -> str:
+    """The path of the image of a pair; '' where the record does not tell it."""
+    try:
+        return str(source.record(index).get("image_path", "")) if hasattr(source, "record") else ""
+    except _DAMAGE:
+        return ""
+
+
+def check_records(
+    data: typing.Any, workdir: epath.Path, trains: bool, allow_change: typing.Sequence[str] = ()
+) -> None:
+    """Compares the training data of a run with that of its newest checkpoint.
+
+    Args:
+        data: Training data.
+        workdir: Workdir. Nothing is compared where its checkpoint is older than fingerprints.
+        trains: True for a run that trains. One that only evaluates may have any data; it is warned
+            of as many records under other names.
+        allow_change: The same as in `check_resume`.
+
+    Raises:
+        UserError: Other records.
+    """
+    old, new = checkpoint.saved_records(workdir), fingerprint(data)
+    if not (old and new) or old.get("sha256") == new["sha256"]:
+        return
+    text = (
+        f"the {new['number']} training records are not those that {workdir} was trained on: names "
+        f"or order differ from the {old.get('number')} of then. What is held back by name to "
+        "measure with may have been trained on"
+    )
+    if not trains:
+        if old.get("number") == new["number"]:
+            warn(text)
+        return
+    if any(
+        key in ("data", "num_train") or f"{key}.".startswith("data.source.") for key in allow_change
+    ):
+        return
+    raise UserError(
+        f"{text}. Give the records their old names, or another --workdir; to resume anyway: "
+        "--allow_change=data.source"
+    )
+
+
+def kept(data: typing.Any, facts: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """Meta data that later runs are compared with: the `fingerprint` as `records`, and `frozen` of
+    the header if it is there.
+    """
+    return {"records": fingerprint(data)} | {key: facts[key] for key in ("frozen",) if key in facts}
 
 
 def evaluated(workdir: epath.Path, step: int, names: typing.Sequence[str]) -> set[str]:
