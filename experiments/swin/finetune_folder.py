@@ -34,7 +34,7 @@ if __name__ == "__main__":
 from experiments.common import run
 from swin_jax.data import fake, pipeline
 from swin_jax.data.image.color import color_train_transform
-from swin_jax.data.image.own_images import count, own_images
+from swin_jax.data.image.own_images import count, own_images, split_classes
 from swin_jax.data.image.transforms import eval_transform, train_transform
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.models.swin import Swin, rules
@@ -44,6 +44,7 @@ from swin_jax.pretrained.arguments import read_config
 from swin_jax.pretrained.swin import finetune
 from swin_jax.pretrained.swin.loader import arguments_of
 from swin_jax.tasks.classification import Classification
+from swin_jax.train import checkpoint
 
 # The architecture from scratch; weights bring their own, a run's config what arrays do not tell.
 SMALL = dict(
@@ -165,10 +166,11 @@ def sizes():
 
 def split_seed(c):
     """A reference to the seed that chooses the images to hold back: that of the run whose weights
-    are taken, if it learned from the same folder, else the run's own.
+    are taken, if it learned from the same folder or from any of its classes, else the run's own.
     """
     path = c.init_from.get_oneway_ref("path")
-    return derived(_split_seed, path, *run.refs(c, "data_dir", "held_back", "seed").values())
+    choose = functools.lru_cache(_split_seed)
+    return derived(choose, path, *run.refs(c, "data_dir", "held_back", "seed").values())
 
 
 def use_fakes(c):
@@ -189,17 +191,26 @@ def _split_seed(path: str, data_dir: str, held_back: float, seed: int) -> int:
     """The seed of `split_seed`; a warning tells of images to hold back that were trained on."""
     if not (path and data_dir) or not (storage.path(path) / "checkpoints").is_dir():
         return seed
-    config = read_config(path)
+    classes, config = set(split_classes(data_dir)), read_config(path)
+    learned = set(checkpoint.class_names(path))
     earlier = {key: config.get(f"data.source.{key}") for key in ("fn", "root", "share", "seed")}
     if earlier["fn"] != name_of(own_images) or None in earlier.values():
+        if classes and classes == learned:
+            warn(
+                f"{path} was trained on images of the same classes, perhaps on some that are held "
+                f"back here; put others to measure with into {os.path.join(data_dir, 'val')}/CLASS "
+                f"and those to train on into {os.path.join(data_dir, 'train')}/CLASS"
+            )
         return seed
+    # Another path may lead to the same folder, or to a copy, with more images perhaps.
     roots = (os.path.realpath(os.path.expanduser(root)) for root in (earlier["root"], data_dir))
-    if len(set(roots)) > 1:
+    if len(set(roots)) > 1 and not classes & learned:
         return seed
     if held_back > earlier["share"]:
         warn(
-            f"{path} was trained on some of the images that held_back={held_back} holds back: it "
-            f"held back {earlier['share']}, which --config.held_back={earlier['share']} does here"
+            f"{path} {'was' if is_same else 'may have been'} trained on some of the images that "
+            f"held_back={held_back} holds back: it held back {earlier['share']}, which "
+            f"--config.held_back={earlier['share']} does here"
         )
     return earlier["seed"]
 

@@ -4,12 +4,14 @@ import csv
 import json
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
 
 from swin_jax.core import config as configs
 from swin_jax.models.swin import Swin
+from swin_jax.train import checkpoint
 from tests import own_pictures
 
 FILE = "experiments/swin/finetune_folder.py"
@@ -85,6 +87,41 @@ def test_a_run_holds_back_what_the_run_before_it_did(folder, tmp_path, root):
         assert second.num_train == 18
     second.data_dir = str(tmp_path)  # of other images
     assert second.data.source.seed == 1
+
+
+def test_a_folder_is_known_by_its_classes_when_its_path_is_another(folder, tmp_path, root, monkeypatch):
+    """A copy, or a relative path from elsewhere: what was held back had been trained on, without a word."""
+    first, second = (configs.load(f"{root}/{FILE}") for _ in range(2))
+    first.data_dir, first.seed, second.init_from.path = str(folder), 1, str(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    values = configs.flatten(first)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(values | {"data.source.root": folder.name}))
+    monkeypatch.setattr(checkpoint, "class_names", lambda path: ("disc", "spots", "stripes"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, tmp_path / "copy")
+    own_pictures.write(tmp_path / "more", 2, seed=1)
+    for name in ("spots", "stripes"):
+        os.rename(tmp_path / "more" / name, tmp_path / "more" / f"other_{name}")
+    for where in (folder, "copy", "more"):  # which has one of the classes
+        second.data_dir = str(where)
+        assert second.data.source.seed == 1
+    with pytest.warns(UserWarning, match="may have been trained on some of the images that held_back=0.4 holds back"):
+        second.held_back = 0.4
+        assert second.data.source.seed == 1
+    os.rename("more/disc", "more/other")
+    second.data_dir = "./more"
+    assert second.data.source.seed == 0
+    image_folder = {"data.source.fn": "swin_jax.data.sources.image_folder"}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(values | image_folder))
+    second.data_dir = "./copy"
+    with pytest.warns(UserWarning, match="was trained on images of the same classes, perhaps on some that are held"):
+        assert second.data.source.seed == 0
+    shutil.copytree("copy", "split/train")
+    shutil.copytree("copy", "split/val")
+    second.data_dir = "split"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert second.data.source.seed == 0
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,17 @@ def count(root: str | None, share: float = 0.2, seed: int = 0) -> Count:
     return Count(len(train.class_names), len(train), len(val))
 
 
+def split_classes(root: str | None) -> tuple[str, ...]:
+    """The class names of a folder of which `own_images` chooses the images that are held back;
+    () for a folder with a split of its own, and for what is no folder of classes.
+    """
+    try:
+        source = _read(root, TRAIN, 0.2, 0)
+    except UserError:  # told by whoever reads it
+        return ()
+    return source.class_names if isinstance(source, subsets.Selection) else ()
+
+
 def _read(root: str | None, split: str, share: float, seed: int) -> Any:
     """The source of a split, without copies."""
     root = root and os.path.expanduser(root)
