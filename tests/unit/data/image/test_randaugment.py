@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
+from swin_jax.data.image import randaugment
 from swin_jax.data.image.randaugment import IMAGENET_FILL, OPS, RandAugment, parse
 
 OFFICIAL = "rand-m9-mstd0.5-inc1"
@@ -90,6 +91,44 @@ def test_pixels_from_outside_have_the_imagenet_mean():
 def test_translation_is_relative_to_the_side():
     moved = np.asarray(INCREASING.apply("TranslateYRel", IMAGE, 5.0, -1.0))  # 0.225 * 40 = 9 pixels down
     np.testing.assert_array_equal(moved[9:], np.asarray(IMAGE)[:-9])
+
+
+@pytest.mark.parametrize("axis", ["X", "Y"])
+def test_opencv_translates_as_pil_does(axis, monkeypatch):
+    pytest.importorskip("cv2")
+    noise = Image.fromarray(RNG.integers(0, 256, (40, 48, 3)).astype(np.uint8))
+    flat = Image.new("RGB", (48, 40), (0, 101, 255))
+    for image in (noise, flat):
+        for level in (0.1, 1.3, 5.0, 7.77, 10.0):
+            for sign in (1.0, -1.0):
+                arguments = f"Translate{axis}Rel", image, level, sign
+                found = np.asarray(INCREASING.apply(*arguments)).astype(int)
+                with monkeypatch.context() as without:
+                    without.setattr(randaugment, "_opencv", lambda: None)
+                    wanted = np.asarray(INCREASING.apply(*arguments))
+                assert np.abs(found - wanted).max() <= 1 and (found != wanted).mean() < 0.02
+
+
+def test_the_fast_form_translates_by_whole_pixels():
+    moved = np.asarray(RandAugment(fast=True).apply("TranslateXRel", IMAGE, 5.1, 1.0))  # 11.0 of 48
+    image = np.asarray(IMAGE)
+    np.testing.assert_array_equal(moved[:, :37], image[:, 11:])
+    assert (moved[:, 37:] == IMAGENET_FILL).all()
+
+
+@pytest.mark.parametrize("name", ["Rotate", "ShearX", "ShearY"])
+@pytest.mark.parametrize("opencv", [False, True])
+def test_the_fast_form_moves_to_the_same_places(name, opencv, monkeypatch):
+    if opencv:
+        pytest.importorskip("cv2")
+    else:
+        monkeypatch.setattr(randaugment, "_opencv", lambda: None)
+    image = Image.fromarray(np.uint8(np.mgrid[:40, :48].sum(0)[..., None] * [2, 1, 0]))
+    exact = RandAugment(increasing=True, resample=Image.Resampling.BILINEAR)
+    fast = RandAugment(increasing=True, resample=Image.Resampling.BILINEAR, fast=True)
+    for sign in (1.0, -1.0):
+        one, two = (np.asarray(a.apply(name, image, 8.0, sign)).astype(int) for a in (exact, fast))
+        assert (np.abs(one - two).max(-1) <= 2).mean() > 0.93  # but for the border
 
 
 def test_each_of_two_draws_is_applied_half_the_time(monkeypatch):
