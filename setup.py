@@ -48,6 +48,7 @@ setuptools.setup(
     extras_require={
         "test": [
             "av>=14",
+            "cykooz-resizer>=4,<5",
             "jax[tpu]>=0.10; sys_platform == 'linux'",  # the compiler of the plans
             "mypy>=2.0,<3",  # what it finds, and how it says so, is compared
             "opencv-python-headless>=4.8",
@@ -59,11 +60,13 @@ setuptools.setup(
             "ruff>=0.6",
             "safetensors>=0.4",
             "setuptools>=70.1",  # builds the wheel that test_packaging looks into
+            "simplejpeg>=1.9",
         ],
         "docs": ["mkdocs>=1.6,<2"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda12]>=0.10"],
-        "peers": ["torch>=2.2", "timm>=1.0"],
+        "loader": ["cykooz-resizer>=4,<5", "opencv-python-headless>=4.8", "simplejpeg>=1.9"],
+        "peers": ["torch>=2.2", "timm>=1.0", "torchvision>=0.17"],
         "gs": ["gcsfs>=2025.5", "google-cloud-storage>=2.14"],
         "wandb": ["wandb>=0.18"],
         "avatars": ["python_avatars==1.4.1", "resvg-py>=0.5"],

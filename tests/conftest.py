@@ -58,6 +58,22 @@ def pytest_collection_finish():
     gc.set_threshold(50_000, 10, 20)
 
 
+@pytest.fixture(autouse=True)
+def plain_resizing(monkeypatch):
+    """Has images resized by PIL whatever is installed, since tests compare with its pixels; gives what would do it."""
+    from swin_jax.data.image import resizing
+
+    library = resizing._library
+    monkeypatch.setattr(resizing, "_library", lambda: None)
+    return library
+
+
+@pytest.fixture
+def real_resizing(monkeypatch, plain_resizing):
+    """Has images resized by the extra `loader` where it is installed, as users have them."""
+    monkeypatch.setattr("swin_jax.data.image.resizing._library", plain_resizing)
+
+
 @pytest.fixture
 def root() -> pathlib.Path:
     """The folder of the repository."""

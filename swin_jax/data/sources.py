@@ -19,7 +19,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import NonNegativeInt, checked
 from swin_jax.data import annotations, folders
 from swin_jax.data import tfds as tfds_directory
-from swin_jax.data.image import archives, picture
+from swin_jax.data.image import archives, jpeg, picture
 from swin_jax.data.labels import Marked, has_several
 from swin_jax.data.rows_of_lists import short
 
@@ -80,7 +80,7 @@ class FileSource:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = picture.decode(self.record_name(index), self.conversion, self.limits)
+        image = jpeg.open_late(self.record_name(index), self.conversion, self.limits)
         return {"image": image, "label": self.labels[index]}
 
     def record_name(self, index: int) -> str:
@@ -112,7 +112,7 @@ class TfdsSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._records[index]
         return {
-            "image": picture.decode(record[self._image_key]),
+            "image": jpeg.open_late(record[self._image_key]),
             "label": int(record[self._label_key]),
         }
 

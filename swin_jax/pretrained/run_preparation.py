@@ -44,6 +44,8 @@ def of_run(
         key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)
     }
     name = arguments.pop("fn")
+    if arguments.get("fast") is False:  # other sources of preparations leave this default out
+        del arguments["fast"]
     if name == given.get("transform"):
         arguments |= {key: value for key, value in given.items() if key in parameters_of(name)}
     missing = ([] if name else ["predict.transform"]) + [

@@ -21,6 +21,7 @@ from swin_jax.train import logs
 FRAMES = np.zeros((2, 8, 8, 3), np.uint8)
 # For tests, pages and recordings: nothing of the package imports them.
 DEVELOPERS = {"test", "docs", "peers", "notebooks"}
+FASTER = {"loader"}  # what it does is done without it as well
 # An extra, a package of it that is hidden, and what needs that.
 USES = [
     ("tpu", "libtpu", lambda folder: tpu_compiler.prepare_backend()),
@@ -63,7 +64,7 @@ def test_what_is_not_installed_is_named_with_the_command(extra, package, use, hi
 def test_every_extra_has_its_line(root):
     keywords = [node for node in ast.walk(ast.parse((root / "setup.py").read_text())) if isinstance(node, ast.keyword)]
     (extras,) = [ast.literal_eval(node.value) for node in keywords if node.arg == "extras_require"]
-    assert extras.keys() == {extra for extra, *_ in USES} | DEVELOPERS | {"cuda"}
+    assert extras.keys() == {extra for extra, *_ in USES} | DEVELOPERS | FASTER | {"cuda"}
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ PACKAGES = {
         "PIL",
         "av",
         "cv2",
+        "simplejpeg",
+        "cykooz_resizer",
         "sklearn",
         "scipy",
         "absl",

@@ -23,7 +23,7 @@ from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.core.labels import composed, count_up, read_names
 from swin_jax.core.ranges import NonNegativeInt, checked
 from swin_jax.data import annotations, folders, label_numbers
-from swin_jax.data.image import picture
+from swin_jax.data.image import jpeg, picture
 from swin_jax.data.labels import Marked
 
 _HEADER, _SIGNATURE = struct.Struct("<4s22xHH"), b"PK\x03\x04"
@@ -65,7 +65,7 @@ class ZipSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         data = read_member(self.archive, self.places[index])
         return {
-            "image": picture.decode(data, self.conversion, self.limits),
+            "image": jpeg.open_late(data, self.conversion, self.limits),
             "label": self.labels[index],
         }
 

@@ -176,7 +176,11 @@ def decode(
         unknown range: floating point and 32-bit integers.
     """
     check_conversion(conversion)
-    image = open_image(file, limits or USUAL)
+    return finish(open_image(file, limits or USUAL), conversion)
+
+
+def finish(image: Image.Image, conversion: str) -> Image.Image:
+    """Decodes an opened picture, see `decode`; what it returns knows nothing of the file."""
     found = convert(image, conversion)
     found = found.copy() if found is image else found  # which the EXIF of the file does not follow
     found.info = {}  # an orientation that was left there would turn the picture again

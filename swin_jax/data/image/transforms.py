@@ -30,7 +30,7 @@ from swin_jax.core.ranges import (
     checked,
 )
 from swin_jax.core.sizes import Size, per_axis
-from swin_jax.data.image import picture, randaugment
+from swin_jax.data.image import picture, randaugment, resizing
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -50,6 +50,7 @@ def train_transform(
     interpolation: str = "bicubic",
     hflip: Fraction = 0.5,
     auto_augment: str = "rand-m9-mstd0.5-inc1",
+    fast: bool = False,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Random resized crop, horizontal flip, RandAugment.
 
@@ -61,13 +62,15 @@ def train_transform(
             of the resize and of RandAugment's geometry.
         hflip: Probability of a flip.
         auto_augment: RandAugment in timm's notation; '' for none.
+        fast: True for faster filters and decoding, which change pixels: photographs are decoded as
+            small as the result allows and by approximation, and filters are bilinear.
 
     Returns:
         transform(example, rng): replaces `image` (PIL, or uint8 (H, W), (H, W, 1) or (H, W, 3)) by
         uint8 (H, W, 3). Raises UserError for an unknown interpolation or auto_augment.
     """
-    resample = _filter(interpolation)
-    augment = randaugment.parse(auto_augment, resample) if auto_augment else None
+    resample = _filter(interpolation, fast)
+    augment = randaugment.parse(auto_augment, resample, fast) if auto_augment else None
     return functools.partial(
         _train,
         size=per_axis(size, 2),
@@ -76,12 +79,13 @@ def train_transform(
         resample=resample,
         hflip=hflip,
         augment=augment,
+        fast=fast,
     )
 
 
 @checked
 def eval_transform(
-    size: Size, crop: bool = True, interpolation: str = "bicubic"
+    size: Size, crop: bool = True, interpolation: str = "bicubic", fast: bool = False
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Resize and center crop, or direct resize.
 
@@ -90,14 +94,14 @@ def eval_transform(
         crop: Resizes the picture to cover int(256 / 224 * size) and crops the center; if False,
             resizes to `size` without keeping the aspect, as the official 384 models do.
         interpolation: 'nearest', 'bilinear' or 'bicubic'.
+        fast: The same as in `train_transform`.
 
     Returns:
         transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises
         UserError for an unknown interpolation.
     """
-    return functools.partial(
-        _eval, size=per_axis(size, 2), crop=crop, resample=_filter(interpolation)
-    )
+    resample = _filter(interpolation, fast)
+    return functools.partial(_eval, size=per_axis(size, 2), crop=crop, resample=resample, fast=fast)
 
 
 @checked
@@ -250,37 +254,46 @@ def random_crop_box(
     return left, top, left + w, top + h
 
 
-def _train(example, rng, *, size, scale, ratio, resample, hflip, augment):
-    image = to_rgb(example["image"])
-    image = _resize(image.crop(random_crop_box(*image.size, scale, ratio, rng)), size, resample)
+def _train(example, rng, *, size, scale, ratio, resample, hflip, augment, fast):
+    image = _colored(example["image"])
+    box = random_crop_box(*resizing.width_and_height(image), scale, ratio, rng)
+    image = resizing.resize_box(image, box, size, resample, fast)
+    if augment is not None:
+        image = resizing.as_pil(image)
     if rng.random() < hflip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = resizing.mirror(image)
     if augment is not None:
         image = augment(image, rng)
     return {**example, "image": np.asarray(image)}
 
 
-def _eval(example, *, size, crop, resample):
-    image = to_rgb(example["image"])
+def _eval(example, *, size, crop, resample, fast):
+    image = _colored(example["image"])
+    whole = size
     if crop:
-        image = _center_crop(
-            _cover(image, tuple(int(256 / 224 * side) for side in size), resample), size
-        )
-    else:
-        image = _resize(image, size, resample)
+        covered = tuple(int(256 / 224 * side) for side in size)
+        whole = _cover_size(*resizing.width_and_height(image), covered)
+    window = _center_box(*whole[::-1], size)
+    image = resizing.resize_window(image, whole, window, resample, fast)
     return {**example, "image": np.asarray(image)}
 
 
 def _crop(example, *, size, short_side, resample, rounding):
-    image = to_rgb(example["image"])
-    if not short_side:
-        return {**example, "image": np.asarray(_resize(image, size, resample))}
-    image = _cover(image, per_axis(short_side, 2), resample)
-    if rounding == "even":
-        return {**example, "image": np.asarray(_center_crop(image, size))}
-    height, width = size
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return {**example, "image": np.asarray(image.crop((left, top, left + width, top + height)))}
+    image = _colored(example["image"])
+    whole = size
+    if short_side:
+        whole = _cover_size(*resizing.width_and_height(image), per_axis(short_side, 2))
+    window = _center_box(*whole[::-1], size)
+    if rounding == "floor":
+        left, top = ((before - after) // 2 for before, after in zip(whole[::-1], size[::-1]))
+        window = (left, top, left + size[1], top + size[0])
+    image = resizing.resize_window(image, whole, window, resample)
+    return {**example, "image": np.asarray(image)}
+
+
+def _colored(image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
+    """An image of `to_rgb`, but arrays in RGB stay arrays, and JPEGs are not decoded yet."""
+    return image if isinstance(image, np.ndarray) and image.shape[2:] == (3,) else to_rgb(image)
 
 
 def _clip_eval(example, *, fit):
@@ -330,12 +343,17 @@ def _cover(image: Image.Image, size: tuple[int, int], resample: Image.Resampling
     Of a square that is a resize of the short side; there the other side is cut to whole pixels, as
     in torchvision, and for other sizes rounded, as in timm and open_clip.
     """
+    return _resize(image, _cover_size(*image.size, size), resample)
+
+
+def _cover_size(wide: int, high: int, size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) to which `_cover` resizes an image of `wide` x `high` pixels."""
     height, width = size
-    by_width = image.width * height <= image.height * width
-    along, across = (image.width, image.height) if by_width else (image.height, image.width)
+    by_width = wide * height <= high * width
+    along, across = (wide, high) if by_width else (high, wide)
     fixed = width if by_width else height
     other = int(fixed * across / along) if height == width else round(fixed * across / along)
-    return _resize(image, (other, fixed) if by_width else (fixed, other), resample)
+    return (other, fixed) if by_width else (fixed, other)
 
 
 def _resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
@@ -345,15 +363,20 @@ def _resize(image: Image.Image, size: tuple[int, int], resample: Image.Resamplin
 
 
 def _center_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.crop(_center_box(*image.size, size))
+
+
+def _center_box(wide: int, high: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
     height, width = size
-    left = round((image.width - width) / 2)  # halves to even, as in torchvision
-    top = round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+    left = round((wide - width) / 2)  # halves to even, as in torchvision
+    top = round((high - height) / 2)
+    return left, top, left + width, top + height
 
 
-def _filter(interpolation: str) -> Image.Resampling:
+def _filter(interpolation: str, fast: bool = False) -> Image.Resampling:
     if interpolation not in _FILTERS:
         raise UserError(
             f"interpolation {interpolation!r} is not known: use one of {', '.join(_FILTERS)}"
         )
-    return _FILTERS[interpolation]
+    fast = fast and interpolation != "nearest"
+    return _FILTERS["bilinear" if fast else interpolation]
