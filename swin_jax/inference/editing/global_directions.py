@@ -319,10 +319,14 @@ class GlobalEditor:
         return [Wish(text, *values, self.channels) for text, *values in zip(texts, *found)]
 
     def check(self) -> None:
-        """Raises UserError, naming the flag, for a file that is missing; reads none."""
+        """Raises UserError for a file that is missing, naming its flag, or texts that are too long;
+        reads CLIP's vocabulary alone.
+        """
         self.task.check_frozen()
         if self.statistics:
             statistics.check_folder(self.statistics)
+        for text in {text for wish in self.wishes() for text in (wish.text, wish.neutral)}:
+            self._tokens([fill(template, text) for template in TEMPLATES[self.templates]])
 
     def load(self, workdir: str) -> "LoadedGlobalEditor":
         """Reads weights and statistics, or computes the latter into the workdir."""
@@ -333,10 +337,13 @@ class GlobalEditor:
         if not folder:
             folder, survey = os.fspath(storage.path(workdir) / FOLDER), self.task.survey
             relevance.take_run(self.task, Models(*networks[0], *networks[1]), workdir, folder)
-        tokens = functools.partial(tokenize, context_length=clip.text.context_length)
-        found = open_directions(*networks, folder, survey, TEMPLATES[self.templates], tokens)
+        templates = TEMPLATES[self.templates]
+        found = open_directions(*networks, folder, survey, templates, self._tokens)
         axes = Axis("alpha", self.alphas), Axis("beta", self.betas)
         return LoadedGlobalEditor(found, tuple(self.wishes()), axes)
+
+    def _tokens(self, texts: Sequence[str]) -> np.ndarray:
+        return tokenize(texts, self.task.clip.model.text.context_length)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
+from swin_jax.data.image_text import tokenizer
 from swin_jax.data.image_text.tokenizer import tokenize
 from swin_jax.evals.prompts.templates import IMAGENET_79, IMAGENET_80
 from swin_jax.inference.editing import relevance, statistics
@@ -197,6 +198,21 @@ def test_texts_are_separated_and_share_numbers_or_have_their_own():
 def test_missing_statistics_are_named_with_their_flag(tmp_path):
     with pytest.raises(UserError, match=r"--config.statistics=.*no fs3.npy and no S_mean_std"):
         editor(statistics=str(tmp_path)).check()
+
+
+def test_a_text_without_tokens_is_told_before_statistics_are_computed(monkeypatch):
+    """A vocabulary that is missing was named after them, and a folder of edits stayed behind."""
+    editor(text="hair").check()
+    for fields in ({"text": f"hair|{'long ' * 80}hair"}, {"neutral": "long " * 80}):
+        with pytest.raises(UserError, match="tokens with start and end, more than"):
+            editor(**fields).check()
+
+    def missing():
+        raise UserError("CLIP's vocabulary is missing")
+
+    monkeypatch.setattr(tokenizer, "vocabulary", missing)
+    with pytest.raises(UserError, match="vocabulary is missing"):
+        editor(text="zyxqv").check()  # of which no tokens are remembered
 
 
 def test_statistics_are_computed_into_the_workdir_and_serve_as_a_folder(tmp_path, monkeypatch):
