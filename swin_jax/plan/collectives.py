@@ -80,11 +80,11 @@ def collectives(text: str, mesh: Mapping[str, int], slices: int = 1) -> list[Col
 def hbm_bytes(text: str, called: Sequence[Kernel] = ()) -> int:
     """An estimate of the bytes that one chip reads from and writes to its main memory in one run.
 
-    Every instruction, a fusion is one, reads its operands and writes its results once, as padded by
-    their layouts; of what is sliced or updated in place the slice counts, of a conditional the
-    longest branch, of arrays in on-chip memory nothing. Products that read operands too large for
-    the chip more than once are not seen. A Pallas kernel moves each array as often as its blocks
-    cover it.
+    Every instruction (a fusion counts as one) reads its operands and writes its results once, as
+    padded by their layouts. Of an array that is sliced or updated in place only the slice counts,
+    and of a conditional its longest branch; arrays in on-chip memory count nothing. Products that
+    read operands too large for the chip more than once are not seen. A Pallas kernel moves each
+    array as often as its blocks cover it.
 
     Args:
         text: Text of the optimized module.

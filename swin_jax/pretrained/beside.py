@@ -214,11 +214,11 @@ def _is_open_clip(config: Mapping[str, Any]) -> bool:
 
 
 def read_json(path: Path) -> dict | None:
-    """A JSON object of a file; None where there is no such file.
+    """The JSON object in a file; None where there is no such file.
     Raises UserError for anything else.
 
-    A link to nothing is refused too: the files of a hub's cache are links,
-    and a lost one was there.
+    A link to nothing is refused too: the files of a hub's cache are links, so that a file that was
+    there has been lost.
     """
     if not os.path.lexists(path):
         return None

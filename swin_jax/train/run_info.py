@@ -49,7 +49,7 @@ def facts(
         sources: Names of frozen models and the paths of their weights.
     """
     device = jax.devices()[0]
-    processes = f"{jax.process_count()} process(es)"
+    processes = "1 process" if jax.process_count() == 1 else f"{jax.process_count()} processes"
     notices = [config.get("notice"), huge_pages_note() if device.platform == "cpu" else None]
     found = {
         "devices": f"{jax.device_count()} x {device.device_kind} ({processes})",

@@ -100,7 +100,7 @@ def _runs(text: str | bytes) -> list[int]:
         value |= (bits & 31) << shift
         shift += 5
         if shift > _MOST_BITS:
-            raise UserError("the text of a mask has a number that is too long")
+            raise UserError("the text of a mask has a number that is too long: it is damaged")
         if bits & 32:
             continue
         if bits & 16:

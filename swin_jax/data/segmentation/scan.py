@@ -118,7 +118,10 @@ def _source(flags: argparse.Namespace, root: str, split: str) -> LabeledFiles:
         arguments = {name: getattr(flags, name) for name in names}
         return label_folder(root, split, **arguments, check=False)
     if flags.class_names or flags.image_suffix or flags.label_suffix:
-        raise UserError("--ade20k has its own class list and names of files: leave the others out")
+        raise UserError(
+            "--ade20k has its own class list and names of files: leave out --class_names, "
+            "--image_suffix and --label_suffix"
+        )
     return ade20k(root, split, check=False)
 
 

@@ -74,8 +74,8 @@ class PacketIndex:
     frames: np.ndarray
 
     def starts(self, packets: np.ndarray) -> np.ndarray:
-        """The key packets from which packets (n,) must be decoded:
-        the last that is not displayed later, (n,).
+        """The key packets from which packets (n,) must be decoded, (n,): for each packet the last
+        key packet that is displayed no later than it.
         """
         return self.keys[np.searchsorted(self.pts[self.keys], self.pts[packets], side="right") - 1]
 

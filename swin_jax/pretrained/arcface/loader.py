@@ -108,7 +108,7 @@ def inputs(model: Any, image_size: int | None = None) -> dict[str, jax.ShapeDtyp
 def predict(
     model: IRSE, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
 ) -> Outputs:
-    """`features` of length 1."""
+    """Gives `features`, the embeddings of the faces, (B, embed_dim) of length 1."""
     return {"features": model.apply(variables, prepare(batch["image"]))}
 
 

@@ -30,7 +30,7 @@ FILE = "owner.json"
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """Seconds.
+    """The intervals at which runs claim a workdir and keep it, in seconds.
 
     Attributes:
         beat: Time between two signs of life.
@@ -39,8 +39,9 @@ class Pace:
         poll: Time between two looks of a run that waits.
         settle: Time that a claim must stand where claims of two runs may cross, in a bucket for
             example.
-        lock: Time to wait for the lock of the folder, which runs hold for a moment, and other
-            programs for as long as they like; and for a beat on its way when the run ends.
+        lock: Time to wait for the lock of the folder, which a run holds for a moment only but
+            another program may keep. A run that ends waits as long for a beat that is being
+            written.
     """
 
     beat: float = 10.0

@@ -34,6 +34,12 @@ def test_the_lines_name_devices_model_versions_and_source():
     assert all("\n" not in line for line in run_info.lines(found))
 
 
+@pytest.mark.parametrize("count, told", [(1, "(1 process)"), (2, "(2 processes)")])
+def test_processes_are_counted(count, told, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: count)
+    assert facts()["devices"].endswith(told)
+
+
 def test_a_task_may_describe_nothing():
     text = "\n".join(run_info.lines(facts()))
     assert "see the config" in text and "parameters" not in text

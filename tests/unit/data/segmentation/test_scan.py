@@ -91,7 +91,7 @@ def test_a_report_may_lie_elsewhere_and_the_flags_are_those_of_the_folder(root, 
         (("--split=vla",), "did you mean 'val'?"),
         (("--num_threads=0",), "must be at least 1"),
         (("--ade20k",), "objectInfo150.txt"),
-        (("--ade20k", "--label_suffix=_x"), "leave the others out"),
+        (("--ade20k", "--label_suffix=_x"), "leave out --class_names, --image_suffix and --label_suffix"),
         (("--label_suffix=_x",), "3 of 3 images have no label"),
     ],
 )
