@@ -25,8 +25,8 @@ class Collective:
 
     Attributes:
         kind: One of `KINDS`.
-        bytes: Size of its arrays, per chip and run, without padding: of an all-gather what comes
-            out, else what goes in.
+        bytes: Size of its arrays, per chip and run, without padding: of the result of an
+            all-gather, of the operands of any other.
         axes: Axes of the mesh along which it joins chips; () where the text doesn't say.
         group: Chips that exchange data with one another; 2 in a permutation.
         slices: Number of slices that those chips are in.

@@ -1,9 +1,9 @@
 """One run at a time owns a workdir: process 0 holds `owner.json` for all hosts and renews its beat.
 
-A run that ends takes the file away. Of one that was killed it stays: on the same machine the next
-run sees at once that the process is gone, elsewhere it waits for as long as a living one would need
-to show a beat. Beats are judged by whether they change, by the clock of the one who waits, because
-the clocks of two hosts may differ. Whoever only reads a workdir asks for nothing.
+A run that ends removes the file; a run that is killed leaves it. The next run sees at once that the
+process is gone if it ran on the same machine; otherwise it waits for as long as a living one would
+need to show a beat. Whether the beat changes is judged by the clock of the run that waits, because
+the clocks of two hosts may differ. A program that only reads a workdir needs no ownership.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ class Ownership:
         self.release()
 
     def _claim(self) -> str:
-        """Writes the own mark over none or a dead one; returns why it cannot, or ''."""
+        """Writes this run's mark where there is none or a dead one; returns why it cannot, or ''."""
         seen, since, told = None, time.monotonic(), False
         while True:
             with _alone(self._folder, self._pace.lock) as alone:
