@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import PositiveFloat, checked
+from swin_jax.core.ranges import PositiveFloat, RangeError, checked
 from swin_jax.core.sizes import Size, per_axis
 
 MODES = ("whole", "slide")
@@ -47,12 +46,14 @@ class Method:
 
     def __post_init__(self):
         if self.mode not in MODES:
-            raise UserError(f"mode={self.mode!r} is not one of {MODES}")
+            raise RangeError("mode", f"={self.mode!r} is not one of {MODES}")
         if not self.ratios:
-            raise UserError("ratios=() are no passes: give (1.0,) for one")
+            raise RangeError("ratios", "=() are no passes: give (1.0,) for one")
         crop, stride = per_axis(self.crop, 2), per_axis(self.stride, 2)
         if any(step > side for step, side in zip(stride, crop)):
-            raise UserError(f"stride={self.stride} leaves pixels between windows of {self.crop}")
+            raise RangeError(
+                "stride", f"={self.stride} leaves pixels between windows of {self.crop}"
+            )
 
     def boxes(self, size: tuple[int, int]) -> list[Box]:
         """The windows (top, left, bottom, right) over an image of (H, W), in reading order.

@@ -133,8 +133,8 @@ def test_a_palette_of_other_classes_is_refused_before_weights_are_read(tmp_path,
 @pytest.mark.parametrize(
     "changes, wanted",
     [
-        (dict(mode="slides"), "mode='slides' is not one of"),
-        (dict(crop=8, stride=9), "stride=9 leaves pixels between windows"),
+        (dict(mode="slides"), "^--config.predict_method.mode='slides' is not one of"),
+        (dict(crop=8, stride=9), "^--config.predict_method.stride=9 leaves pixels between windows"),
         (dict(ratios=(0.5, 1.0)), "the ratio 0.5 multiplies the scale"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
