@@ -204,7 +204,8 @@ def _split_seed(path: str, data_dir: str, held_back: float, seed: int) -> int:
         return seed
     # Another path may lead to the same folder, or to a copy, with more images perhaps.
     roots = (os.path.realpath(os.path.expanduser(root)) for root in (earlier["root"], data_dir))
-    if len(set(roots)) > 1 and not classes & learned:
+    is_same = len(set(roots)) == 1
+    if not (is_same or classes & learned):
         return seed
     if held_back > earlier["share"]:
         warn(

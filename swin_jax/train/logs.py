@@ -182,6 +182,7 @@ class Logs:
         self._enabled = enabled
         self._total_steps, self._check = total_steps, check
         self._shown = {}  # latest metrics on the console
+        self.measured = {}  # latest numbers of evaluations, for the summary
         self._last_line = time.monotonic()
         self._file = self._tensorboard = self._wandb = self._bar = self._spool = None
         if not enabled:
@@ -298,6 +299,16 @@ class Logs:
                 parts.append(f"ETA {tqdm.format_interval(max(remaining, 0))}")
             self.text("  ".join(parts))
 
+    def evaluation(
+        self, step: int, values: Mapping[str, float], seconds: float, record: bool
+    ) -> None:
+        """Shows the numbers of an evaluation, and records them if `record`."""
+        if record and values:
+            self.write(step, values)
+        self.measured |= values
+        text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        self.text(f"step {step}  {text}  ({seconds:.1f} s){'' if record else ', not logged again'}")
+
     @contextlib.contextmanager
     def first_step(self) -> Iterator[None]:
         """Tells of a block that compiles; its time counts for no speed and no ETA."""
@@ -349,7 +360,11 @@ def _loss_and_speed(metrics):
 
 
 def summary(
-    workdir: str | os.PathLike, steps: int, seconds: float, checkpoint: str | os.PathLike | None
+    workdir: str | os.PathLike,
+    steps: int,
+    seconds: float,
+    checkpoint: str | os.PathLike | None,
+    measured: Mapping[str, float] | None = None,
 ) -> str:
     """The closing lines of a run: last losses and evaluations, steps, time, and where things lie.
 
@@ -358,11 +373,15 @@ def summary(
         steps: Updates done in all.
         seconds: Wall time of this process.
         checkpoint: The last one's path, or None.
+        measured: Numbers of evaluations that count instead of those in the log.
 
     Returns:
         Several lines of text.
     """
     last = {name: value for line in read_metrics(workdir) for name, value in line.items()}
+    last |= {
+        name: value if math.isfinite(value) else None for name, value in (measured or {}).items()
+    }
     final = {
         name: value
         for name, value in last.items()

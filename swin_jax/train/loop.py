@@ -102,8 +102,8 @@ class Loop:
                 if lead:
                     kept = checkpoint.latest(self.manager)
                     path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
-                    taken = time.monotonic() - began
-                    summary = logs.summary(self.workdir, int(self.state.step), taken, path)
+                    ends = int(self.state.step), time.monotonic() - began, path
+                    summary = logs.summary(self.workdir, *ends, self.log.measured)
                     print(summary, flush=True)
             return DONE
 
@@ -327,12 +327,9 @@ class Loop:
             return True
         found = {f"eval/{view}/{key}": value for key, value in found.items()}
         values = {key: value for key, value in found.items() if np.ndim(value) == 0}
-        if record and values:
-            self.log.write(step, values)
+        self.log.evaluation(step, values, time.monotonic() - began, record)
         for key in found.keys() - values.keys():
             self.log.attach(step, key, found[key])
-        text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-        self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
         return True
 
     def save(
@@ -389,7 +386,10 @@ def prepare(
     try:
         # Evaluation only changes nothing, so it may look at a run with any config
         # that its checkpoint fits.
-        changes = resume.check_resume(config, folder, allow_change) if config.total_steps else []
+        if config.total_steps:
+            changes = resume.check_resume(config, folder, allow_change)
+        else:
+            changes = resume.evaluation_changes(config, folder)
         for line in changes if jax.process_index() == 0 else []:
             print(f"changed since this run was started: {line}", flush=True)
         loop = Loop(config, folder, owner, profile)

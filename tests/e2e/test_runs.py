@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -208,10 +209,14 @@ def test_evaluation_only_changes_nothing(uninterrupted, launch_tiny, tmp_path):
     workdir = tmp_path / "eval"
     shutil.copytree(uninterrupted, workdir)
     before = (workdir / "config.json").read_bytes()
-    status, _, err = launch_tiny(workdir, "--config.total_steps=0")
+    final = [line for line in metrics(uninterrupted) if "eval/test/top1" in line][-1]["eval/test/top1"]
+    log = (workdir / "metrics.jsonl").read_text()
+    (workdir / "metrics.jsonl").write_text(log.replace(f'"eval/test/top1": {final}', '"eval/test/top1": 0.0123'))
+    status, out, err = launch_tiny(workdir, "--config.total_steps=0", "--config.task.label_smoothing=0.2")
     assert status == 0, err
-    final = [line for line in metrics(uninterrupted) if "eval/test/top1" in line][-1]
-    assert f"eval/test/top1 {final['eval/test/top1']:.4f}" in err
+    assert f"eval/test/top1 {final:.4f}" in err and "not logged again" in err
+    assert re.search(rf"eval/test/top1 +{final:.4f}", out) and "0.0123" not in out
+    assert "changed since this run was started: task.label_smoothing" in out and "total_steps" not in out
     assert (workdir / "config.json").read_bytes() == before
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == sorted(
         p.name for p in (uninterrupted / "checkpoints").iterdir()

@@ -113,7 +113,9 @@ class Ownership:
         self.release()
 
     def _claim(self) -> str:
-        """Writes this run's mark where there is none or a dead one; returns why it cannot, or ''."""
+        """Writes this run's mark where there is none or a dead one; gives the reason where it
+        cannot, or ''.
+        """
         seen, since, told = None, time.monotonic(), False
         while True:
             with _alone(self._folder, self._pace.lock) as alone:

@@ -35,6 +35,10 @@ FREE = re.compile(
 
 _DAMAGE = (UnreadableError, UserError, OSError, EOFError)
 _NAMED, _LOOKED_UP = 10_000, 100  # records whose names, and whose images' paths, are compared
+# Keys of an evaluation that its results do not follow.
+_OF_LOADING = re.compile(
+    rf"\.(every|batch_size|num_workers|num_threads|prefetch|in_memory|check)$|{OF_MEMORY.pattern}"
+)
 
 
 def check_key(config, key: str) -> None:
@@ -69,6 +73,27 @@ def used_changes(config, saved: dict) -> str:
     ]
     more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
     return "; ".join(changes[:3]) + more
+
+
+def evaluation_changes(config, workdir: epath.Path) -> list[str]:
+    """One line for each key that evaluations depend on and that has another value than in the
+    config saved in a workdir, if there is one. Nothing is refused.
+    """
+    try:
+        saved = _saved(workdir)
+    except UserError as error:
+        return [f"not known, {error}"]
+    new = flatten(config)
+    old = _with_new_arguments(saved, new)
+    return [
+        _difference(key, old, new)
+        for key in sorted(new.keys() & old.keys())
+        if old[key] != new[key] and (_is_used(key) or _is_measured(key))
+    ]
+
+
+def _is_measured(key: str) -> bool:
+    return key.startswith("evals.") and not _OF_LOADING.search(key)
 
 
 def _is_used(key: str) -> bool:
@@ -125,19 +150,14 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
     Raises:
         UserError: A difference that is not allowed.
     """
-    path, new = workdir / "config.json", flatten(config)
-    # Checkpoints hold a copy, so that the lack of the file permits nothing.
-    if path.exists():
-        saved = current_names(storage.read_object(path))
-    else:
-        saved = checkpoint.saved_config(workdir)
+    saved, new = _saved(workdir), flatten(config)
     if not saved:
         return []
     old = _with_new_arguments(saved, new)
     lines, refused = [], []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
-            lines.append(f"{quoted(key)}: {quoted(old.get(key))} -> {quoted(new.get(key))}")
+            lines.append(_difference(key, old, new))
             if is_unknown(old.get(key)):
                 lines[-1] += f" (the saved name is unknown{nearest_name(old[key])})"
             if not FREE.search(key) and not any(
@@ -243,6 +263,20 @@ def kept(data: typing.Any, facts: dict[str, typing.Any]) -> dict[str, typing.Any
     the header if it is there.
     """
     return {"records": fingerprint(data)} | {key: facts[key] for key in ("frozen",) if key in facts}
+
+
+def _saved(workdir: epath.Path) -> dict:
+    """The flat config that a workdir holds, {} for none. Checkpoints hold a copy, so that the lack
+    of the file permits nothing.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        return current_names(storage.read_object(path))
+    return checkpoint.saved_config(workdir)
+
+
+def _difference(key: str, old: dict, new: dict) -> str:
+    return f"{quoted(key)}: {quoted(old.get(key))} -> {quoted(new.get(key))}"
 
 
 def evaluated(workdir: epath.Path, step: int, names: typing.Sequence[str]) -> set[str]:

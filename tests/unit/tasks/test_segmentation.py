@@ -142,7 +142,5 @@ def test_more_classes_than_a_byte_tells_apart_are_refused():
 
 
 def test_one_class_is_refused_with_what_to_write_for_a_mask():
-    with pytest.raises(
-        UserError, match="always right: let the background be a class too, .* reduce_zero_label$"
-    ):
+    with pytest.raises(UserError, match="always right: let the background be a class too, .* reduce_zero_label$"):
         dataclasses.replace(task(), num_classes=1)

@@ -241,6 +241,22 @@ def test_summary_shows_the_last_values(tmp_path):
     }
 
 
+def test_summary_shows_what_was_just_measured_though_the_log_has_the_step(tmp_path, capsys):
+    with logs.Logs(tmp_path, 20) as log:
+        log.evaluation(20, {"eval/val/top1": 1.0, "eval/val/loss": 0.5}, 2.0, record=True)
+    before = logs.read_metrics(tmp_path)
+    with logs.Logs(tmp_path, 20, restored_step=20) as log:
+        log.evaluation(20, {"eval/val/top1": 0.0, "eval/val/loss": float("nan")}, 2.0, record=False)
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == [
+        "step 20  eval/val/top1 1.0000  eval/val/loss 0.5000  (2.0 s)",
+        "step 20  eval/val/top1 0.0000  eval/val/loss nan  (2.0 s), not logged again",
+    ]
+    assert logs.read_metrics(tmp_path) == before
+    rows = dict(line.split(maxsplit=1) for line in logs.summary(tmp_path, 20, 1.0, None, log.measured).splitlines()[1:])
+    assert rows["eval/val/top1"] == "0.0000" and rows["eval/val/loss"] == "not finite"
+
+
 def test_curves_of_a_run(tmp_path):
     with logs.Logs(tmp_path, 200) as log:
         for step in range(1, 201):

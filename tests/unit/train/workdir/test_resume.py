@@ -85,3 +85,24 @@ def test_a_run_does_not_resume_on_renamed_records(monkeypatch):
         resume.check_records(renamed, folder, False)
     saved[0] = {}  # of an older version
     resume.check_records(renamed, folder, True)
+
+
+def test_an_evaluation_tells_what_it_measures_otherwise_and_refuses_nothing(tmp_path):
+    data = dict(source=dict(root="a", conversion="display"), batch_size=8, num_workers=2)
+    values = dict(evals=dict(val=dict(every=5, run=dict(data=data))), task=dict(mean=0.5), total_steps=9, seed=0)
+    workdir = epath.Path(tmp_path)
+    assert resume.evaluation_changes(ConfigDict(values), workdir) == []
+    resume.save(ConfigDict(values), workdir)
+    values["evals"]["val"]["every"], values["total_steps"], values["seed"] = 1, 0, 1
+    data.update(batch_size=4, num_workers=0)
+    assert resume.evaluation_changes(ConfigDict(values), workdir) == []
+    data["source"].update(root="b", conversion="reference")
+    values["task"]["mean"] = 0.4
+    assert resume.evaluation_changes(ConfigDict(values), workdir) == [
+        'evals.val.run.data.source.conversion: display -> reference',
+        'evals.val.run.data.source.root: a -> b',
+        "task.mean: 0.5 -> 0.4",
+    ]
+    (workdir / "config.json").write_text("{")
+    (line,) = resume.evaluation_changes(ConfigDict(values), workdir)
+    assert line.startswith("not known, ")
