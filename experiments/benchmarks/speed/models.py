@@ -281,8 +281,10 @@ def draw(results: Mapping[str, Any], path: pathlib.Path) -> None:
         }
         names = [name for name in ROWS if name in measured]
         for offset, contender in ((-0.2, "ours"), (0.2, "compile")):
-            heights = [measured[n].get(contender, 0.0) / measured[n]["eager"] for n in names]
-            places = [index + offset for index in range(len(names))]
+            shown = [index for index, name in enumerate(names) if contender in measured[name]]
+            of_rows = [measured[names[index]] for index in shown]
+            heights = [speed[contender] / speed["eager"] for speed in of_rows]
+            places = [index + offset for index in shown]
             bars = axis.bar(places, heights, 0.4, label=CONTENDERS[contender])
             axis.bar_label(bars, fmt="%.2f", fontsize=8)
         axis.axhline(1.0, color="black", linewidth=0.8)
@@ -374,7 +376,8 @@ def main() -> None:
         # Otherwise JAX takes the memory that torch needs.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         results = measure_all(flags)
-    print("\n".join(["", *table(results)]))
+    revisions = {row["revision"] for row in results["rows"].values() if "revision" in row}
+    print("\n".join([f"commit    {', '.join(sorted(revisions))}", "", *table(results)]))
     draw(results, flags.out.with_suffix(".png"))
     print(f"written   {flags.out.with_suffix('.png')}", file=sys.stderr)
 
