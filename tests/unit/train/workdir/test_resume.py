@@ -99,8 +99,8 @@ def test_an_evaluation_tells_what_it_measures_otherwise_and_refuses_nothing(tmp_
     data["source"].update(root="b", conversion="reference")
     values["task"]["mean"] = 0.4
     assert resume.evaluation_changes(ConfigDict(values), workdir) == [
-        'evals.val.run.data.source.conversion: display -> reference',
-        'evals.val.run.data.source.root: a -> b',
+        "evals.val.run.data.source.conversion: display -> reference",
+        "evals.val.run.data.source.root: a -> b",
         "task.mean: 0.5 -> 0.4",
     ]
     (workdir / "config.json").write_text("{")
