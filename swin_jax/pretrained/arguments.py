@@ -65,7 +65,7 @@ def read_config(workdir: str | os.PathLike) -> dict:
 def load_run(
     family: Family, workdir: str | os.PathLike, config: dict, resize: str | None, overrides: dict
 ) -> tuple[Any, dict]:
-    """The model of a run and its variables, whose names are those that the model has.
+    """The model of a run and its variables, all of which the model has.
 
     Args:
         family: The family of the model.
@@ -84,11 +84,11 @@ def load_run(
     model, variables = family.load_workdir(workdir, config, resize, overrides)
     made = jax.eval_shape(model.init, jax.random.key(0), *family.inputs(model).values())
     wanted, found = (_official_names(tree["params"]) for tree in (made, variables))
-    if wrong := sorted(wanted ^ found):
-        where = "model" if wrong[0] in wanted else "checkpoint"
+    # A latent mapper has those of the levels that its input has; what is lacking shows in a call.
+    if ignored := sorted(found - wanted):
         raise UserError(
-            f"{workdir}/config.json is of another model than its checkpoint: {len(wrong)} "
-            f"parameters are in one of them only, {wrong[0]} in the {where}"
+            f"{workdir}/config.json is of another model than its checkpoint, which has "
+            f"{len(ignored)} parameters that the model would ignore, {ignored[0]} for one"
         )
     return model, variables
 

@@ -80,3 +80,13 @@ def test_styles_of_all_layers_may_be_one_array():
     np.testing.assert_array_equal(found, jnp.concatenate(model.apply(variables, styles), axis=1))
     with pytest.raises(UserError, match=r"styles of all layers are \(B, 16\), not \(2, 15\)"):
         model.apply(variables, jnp.ones((2, 15)))
+
+
+def test_the_mapper_of_a_smaller_generator_is_loaded(tmp_path, monkeypatch):
+    """Its latents have fewer levels than the published ones, and it has no mapping for the others."""
+    (tmp_path / "config.json").write_text(json.dumps({"task.model.fn": "swin_jax.models.styleclip.LevelsMapper"}))
+    shapes = jax.eval_shape(LevelsMapper().init, jax.random.key(0), jnp.ones((1, 6, 4)))
+    assert "fine_mapping" not in shapes["params"]
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    monkeypatch.setattr(checkpoint, "load_variables", lambda workdir: variables)
+    assert swin_jax.load(weights=tmp_path)[0] == LevelsMapper()
