@@ -1,5 +1,6 @@
 """Every test runs on 8 virtual CPU devices, in full float32, with rank promotion and our own deprecations as errors."""
 
+import ctypes
 import gc
 import importlib.metadata
 import os
@@ -45,6 +46,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = pathlib.Path(__file__).parent.parent
+MOST_MEMORY = 3 * 2**30  # bytes of a worker of the tests
 
 
 def pytest_collection_finish():
@@ -56,6 +58,22 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 10, 20)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_worker():
+    """Forgets compiled programs where they have made this process large: those of all tests take 7 GB."""
+    yield
+    if _resident_bytes() > MOST_MEMORY:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident_bytes() -> int:
+    """The memory of this process; 0 where the system does not tell."""
+    path = pathlib.Path("/proc/self/statm")
+    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0
 
 
 @pytest.fixture(autouse=True)
