@@ -1,17 +1,11 @@
 """ImageNet-1K and ImageNet-22K: sizes, sources, loaders, validation, and made-up images."""
 
-import functools
-import os
-import re
-import warnings
-
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from experiments.common import run
 from swin_jax.core.config import derived, spec
-from swin_jax.core.errors import UserError
-from swin_jax.data import fake, folders, pipeline, sources
+from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import masking
 from swin_jax.data.image import transforms as image
 from swin_jax.evals.accuracy import Accuracy
@@ -116,7 +110,7 @@ def predict(c: ConfigDict, crop: dict) -> ConfigDict:
 
 
 def _conversion(num_train: int, data_dir: str | None) -> str:
-    """The conversion of pixels for a folder."""
+    """The conversion of pixels for the images of a folder."""
     return "reference" if _is_imagenet(num_train, data_dir) else "display"
 
 
@@ -126,30 +120,10 @@ def _own_conversion(conversion: str, num_train: int, data_dir: str | None) -> st
 
 
 def _is_imagenet(num_train: int, data_dir: str | None) -> bool:
-    """True for a folder of ImageNet-1K, of a test set made for it, or one that cannot be read yet.
-
-    An evaluation does not count training images, so that their number, which is ImageNet's unless
-    it is given, decides only together with the classes: 1000, or some that are named as synsets.
+    """True for ImageNet-1K, by the number of its images, unless the folder has other classes: an
+    evaluation doesn't count the images for training.
     """
-    if num_train != IN1K["num_train"]:
-        return False
-    names = _class_names(data_dir) if data_dir else ()
-    return not names or len(names) == 1000 or all(re.fullmatch(r"n\d{8}", name) for name in names)
-
-
-@functools.lru_cache
-def _class_names(data_dir: str) -> tuple[str, ...]:
-    """The classes of the images that are read from a folder, list or archive; () where none are."""
-    for split in ("val", "train"):
-        folder = os.path.join(data_dir, split)
-        try:
-            names = folders.class_folders(folder)[0] if os.path.isdir(folder) else ()
-            with warnings.catch_warnings(action="ignore"):  # they come when the source is made
-                names = names or sources.image_folder(data_dir, split).class_names
-        except UserError:
-            continue
-        return tuple(names)
-    return ()
+    return num_train == IN1K["num_train"] and sources.may_be_imagenet(data_dir)
 
 
 def mask(c: ConfigDict, augment: ConfigDict, crop: ConfigDict) -> tuple[ConfigDict, ConfigDict]:

@@ -112,7 +112,7 @@ def test_predict_names_what_the_loaded_model_does(saved, run, pictures, tmp_path
 
 @kinds(*CLIPS)
 def test_old_index_is_searched_and_made_anew(saved, run, pictures, tmp_path):
-    assert "1 of 1 images" in run("--search=a picture of class 3")
+    assert "1 of 1 image:" in run("--search=a picture of class 3")
     run(f"--index={pictures}")
     model, variables = swin_jax.load(weights=saved[0])
     paths = sorted(pictures.iterdir())

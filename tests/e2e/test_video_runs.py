@@ -83,7 +83,7 @@ def test_prediction_of_a_folder_and_of_one_file(folder, trained, launch):
         assert sheet.size[0] > 1000  # two strips beside each other
     path = folder / "train" / "sit" / "3.mp4"
     status, out, _ = launch(CONFIG, trained, *TINY, f"--predict={path}")
-    assert status == 0 and "1 videos" in out
+    assert status == 0 and "1 video:" in out
     (row,) = csv.DictReader(open(trained / "predictions.csv"))
     expected = rows[pathlib.Path("train/sit/3.mp4")]
     np.testing.assert_allclose(float(row["probability_1"]), float(expected["probability_1"]), atol=1e-5)
@@ -92,7 +92,7 @@ def test_prediction_of_a_folder_and_of_one_file(folder, trained, launch):
 def test_a_picture_is_predicted_and_told(trained, tmp_path, launch):
     Image.new("RGB", (64, 48)).save(tmp_path / "still.jpg")
     status, out, err = launch(CONFIG, trained, *TINY, f"--predict={tmp_path / 'still.jpg'}")
-    assert status == 0 and "1 videos" in out and "one frame only, which the whole clip repeats" in err, err
+    assert status == 0 and "1 video:" in out and "one frame only, which the whole clip repeats" in err, err
     (row,) = csv.DictReader(open(trained / "predictions.csv"))
     assert row["file"].endswith("still.jpg")
 

@@ -62,6 +62,7 @@ def test_a_run_keeps_its_folder_where_a_link_is_set_anew_or_the_current_folder_c
     made = []
     monkeypatch.setattr(loop, "Loop", lambda config, folder, owner, profile: made.append((folder, owner)) or owner)
     monkeypatch.setattr(loop.Ownership, "execute", print, raising=False)
+    monkeypatch.setattr(loop.Ownership, "data", None, raising=False)
     loop.prepare(quickstart.get_config("fake"), "latest")
     ((folder, owner),) = made
     (tmp_path / "latest").unlink()
