@@ -48,6 +48,7 @@ setuptools.setup(
     extras_require={
         "test": [
             "av>=14",
+            "cykooz-resizer>=4,<5",
             "jax[tpu]>=0.10; sys_platform == 'linux'",  # the compiler of the plans
             "mypy>=2.0,<3",  # what it finds, and how it says so, is compared
             "opencv-python-headless>=4.8",
@@ -59,6 +60,7 @@ setuptools.setup(
             "ruff>=0.6",
             "safetensors>=0.4",
             "setuptools>=70.1",  # builds the wheel that test_packaging looks into
+            "simplejpeg>=1.9",
         ],
         "docs": ["mkdocs>=1.6,<2"],
         "tpu": ["jax[tpu]>=0.10"],

@@ -348,7 +348,6 @@ def flat_folder(
     return FileSource(root, found.paths, (0,) * len(found.paths), (), conversion, limits)
 
 
-@functools.lru_cache
 def may_be_imagenet(data_dir: str | None) -> bool:
     """True for images of ImageNet-1K or of a test set made for it, by their 1000 classes or names
     of synsets, and for a folder that cannot be read yet.
@@ -356,19 +355,26 @@ def may_be_imagenet(data_dir: str | None) -> bool:
     Args:
         data_dir: A folder, list or archive of images, as `image_folder` reads it, or None.
     """
-    names = _class_names(data_dir) if data_dir else ()
+    try:
+        names = _class_names(data_dir) if data_dir else ()
+    except UserError:
+        return True
     return not names or len(names) == 1000 or all(re.fullmatch(r"n\d{8}", name) for name in names)
 
 
+@functools.lru_cache
 def _class_names(data_dir: str) -> tuple[str, ...]:
-    """The classes of the images that are read from a folder, list or archive; () where none are."""
-    for split in ("val", "train"):
-        folder = os.path.join(data_dir, split)
-        try:
-            names = folders.class_folders(folder)[0] if os.path.isdir(folder) else ()
-            with warnings.catch_warnings(action="ignore"):  # they come when the source is made
-                names = names or image_folder(data_dir, split).class_names
-        except UserError:
-            continue
-        return tuple(names)
-    return ()
+    """The classes of the images that are read from a folder, list or archive. Raises UserError,
+    which is not remembered, where none can be read.
+    """
+    try:
+        return _split_classes(data_dir, "val")
+    except UserError:
+        return _split_classes(data_dir, "train")
+
+
+def _split_classes(data_dir: str, split: str) -> tuple[str, ...]:
+    folder = os.path.join(data_dir, split)
+    names = folders.class_folders(folder)[0] if os.path.isdir(folder) else ()
+    with warnings.catch_warnings(action="ignore"):  # they come when the source is made
+        return tuple(names or image_folder(data_dir, split).class_names)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core import command_line
+from swin_jax.data import sources
 from tests.experiments import config_path
 
 SYNSETS, OWN = ("n01440764", "n01443537"), ("cat", "dog")
@@ -57,3 +58,12 @@ def test_lists_and_archives_tell_it_too(tmp_path):
 def test_the_switch_wins(tmp_path):
     fill(tmp_path, OWN)
     assert conversions(tmp_path, "--config.conversion=reference") == ("reference", "reference")
+
+
+def test_a_folder_that_is_filled_later_is_looked_at_again(tmp_path):
+    """As in a notebook, where the config is made first."""
+    assert sources.may_be_imagenet(str(tmp_path))
+    for name in ("ant", "bee"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "train" / name / "0.png")
+    assert not sources.may_be_imagenet(str(tmp_path))

@@ -274,7 +274,7 @@ def test_each_epoch_draws_one_of_several_captions_by_the_seed(tmp_path):
     assert set(drawn(0)) == {*WORDS, "white"} and drawn(0) == drawn(0) != drawn(1)
 
 
-def test_same_batches_from_workers():
+def test_same_batches_from_workers(real_resizing):
     threads = train_data(fake.pairs(SIZE, 4, 16))
     transform = pairs.train_transform(clip_train_transform(SIZE), context_length=LENGTH)
     workers = pipeline.TrainData(fake.pairs(SIZE, 4, 16), transform, 4, num_workers=1)
