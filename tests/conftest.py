@@ -44,6 +44,7 @@ if not flags.FLAGS.is_parsed():
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored, and what tests start inherits that
 
 ROOT = pathlib.Path(__file__).parent.parent
 MOST_MEMORY = 3 * 2**30  # bytes of a worker of the tests

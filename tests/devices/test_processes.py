@@ -238,7 +238,7 @@ def test_the_command_that_the_survivor_names_goes_on(killed, two, folder):
     *_, line, command = job.texts()[1].splitlines()
     assert line.startswith("error: process 0 of 2 (") and f"pid {job.processes[0].pid}) died" in line
 
-    again = Job(job.workdir, 2, 2, command=shlex.split(command), SECONDS_PER_RECORD="0.05")
+    again = Job(job.workdir, 2, 2, command=shlex.split(command), SECONDS_PER_RECORD="0.2")
     again.wait_for_step(13)
     again.processes[1].send_signal(signal.SIGTERM)  # a notice to one of them stops both
     assert again.wait() == [143, 143], again.texts()
