@@ -139,7 +139,7 @@ def _indices(mapping: Any, grid: tuple[int, ...], axes: int) -> np.ndarray | Non
     def place(*ids):
         return core.jaxpr_as_fun(index_map)(*ids[:axes], *(np.int32(0) for _ in given))
 
-    found = jax.vmap(place)(*places)
+    found = jax.jit(jax.vmap(place))(*places)
     return np.stack([np.asarray(x, np.int64) for x in found], axis=1)
 
 

@@ -1,6 +1,7 @@
 """FLOPs and traffic of Pallas kernels: traced only, and in the text of a program for v5e."""
 
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from swin_jax.plan import collectives, flops, kernels
+from swin_jax.plan import chips, collectives, flops, kernels, tpu_compiler
 from swin_jax.train.sharding import make_mesh
 
 MIB = 2**20
@@ -138,6 +139,22 @@ def test_blocks_are_counted_where_they_change(grid, block, index, times):
     spec, out = pl.BlockSpec(block, index), pl.BlockSpec((8, 128), lambda *ids: (0, 0))
     call = pl.pallas_call(body, grid=grid, in_specs=[spec], out_specs=out, out_shape=array(8, 128))
     assert only(call, array(32, 128)).moved == (times, 1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_places_of_blocks_are_computed_on_this_machine():
+    """Their functions were traced for a mesh of chips that are absent."""
+
+    def body(x_ref, out_ref):
+        out_ref[...] = x_ref[...]
+
+    spec, out = pl.BlockSpec((8, 128), lambda i: (i % 2, 0)), pl.BlockSpec((8, 128), lambda i: (i, 0))
+    call = pl.pallas_call(body, grid=(4,), in_specs=[spec], out_specs=out, out_shape=array(32, 128))
+    tpu_compiler.prepare_backend()
+    with jax.set_mesh(make_mesh(devices=tpu_compiler.devices(chips.topology("v5e:1x1")))):
+        traced = jax.make_jaxpr(call)(array(32, 128))
+    (found,) = kernels.kernels(traced)
+    assert found.moved == (1, 1)
 
 
 @pytest.mark.parametrize("space", [pl.ANY, pltpu.SMEM])
