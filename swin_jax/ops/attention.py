@@ -6,19 +6,24 @@ it can be had, and 'xla' elsewhere.
 """
 
 import functools
+import logging
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from swin_jax.core.errors import UserError, warn
+from swin_jax.core.errors import UserError
 from swin_jax.ops import batch_sharding
 from swin_jax.ops.kernels import window_attention as kernel
 from swin_jax.ops.normalize import inverse_length, widen
 from swin_jax.ops.window_geometry import MASKED
 
 IMPLEMENTATIONS = ("auto", "xla", "sequential", "fused")
+NOT_RUN_YET = (
+    "attention inside windows is a fused kernel, which was compiled for TPUs and tested in "
+    "interpret mode but has not been run on a TPU yet; attention='xla' is the plain form"
+)
 
 
 def window_attention(
@@ -79,12 +84,15 @@ def choose(implementation: str, shape: tuple[int, ...], dtype: jnp.dtype) -> str
         )
     if implementation not in ("auto", "fused"):
         return implementation
-    reason = _refusal(shape, dtype)
+    platform = batch_sharding.platform()
+    reason = _refusal(platform, shape, dtype)
     if not reason:
+        _log(logging.WARNING, NOT_RUN_YET)
         return "fused"
     if implementation == "fused":
         raise UserError(f"attention='fused': {reason}; 'auto' takes 'xla' instead")
-    _say(f"attention='auto' is 'xla' here: {reason}")
+    level = logging.WARNING if platform == "tpu" else logging.INFO
+    _log(level, f"attention='auto' is 'xla' here: {reason}")
     return "xla"
 
 
@@ -201,9 +209,8 @@ def _fused(qkv, bias, regions, scale):
     return mapped(qkv, bias, regions, scale)
 
 
-def _refusal(shape, dtype):
+def _refusal(platform, shape, dtype):
     """The reason for which the kernel cannot be had, or ''."""
-    platform = batch_sharding.platform()
     if platform != "tpu":
         return f"the fused kernel is for TPUs, and this program is for a {platform.upper()}"
     try:
@@ -214,6 +221,6 @@ def _refusal(shape, dtype):
 
 
 @functools.cache
-def _say(reason):
-    """Warns once, however many blocks are traced."""
-    warn(reason)
+def _log(level, message):
+    """Logs a message once, however many blocks are traced."""
+    logging.getLogger(__name__).log(level, message)

@@ -75,10 +75,11 @@ def splits_features() -> bool:
 
 def platform() -> str:
     """The platform that is compiled for, 'cpu', 'gpu' or 'tpu': that of the mesh, which may be
-    another than this machine's.
+    another than this machine's, or of `jax.default_device`.
     """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return device.platform if device else jax.default_backend()
+    mesh = jax.sharding.get_abstract_mesh()
+    device = mesh.abstract_device or jax.config.jax_default_device or jax.default_backend()
+    return getattr(device, "platform", device)
 
 
 def one_by_one(fn: Callable[[Any, jax.Array], jax.Array], held: Any, rows: jax.Array) -> jax.Array:

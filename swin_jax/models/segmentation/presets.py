@@ -42,7 +42,7 @@ def make_upernet(
     drop_path_rate: Rate = 0.3,
     dtype: str = "float32",
     param_dtype: str = "float32",
-    attention: tuple[str, ...] = ("xla",),
+    attention: tuple[str, ...] = ("auto",),
     remat: str = "none",
     scan: bool = False,
 ) -> UPerNet:

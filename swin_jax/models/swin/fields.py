@@ -75,9 +75,9 @@ def _check_mixer(model) -> None:
     if shift not in shifts:
         ways = " or ".join(f"shift={way!r}" for way in shifts)
         raise UserError(f"token_mixer={mixer!r} cannot have shift={shift!r}: give {ways}")
-    if set(_implementations(model)) != {"xla"} or model.temporal_window:
+    if set(_implementations(model)) - {"auto", "xla"} or model.temporal_window:
         raise UserError(
-            f"token_mixer={mixer!r} goes with attention=('xla',) and temporal_window=0 only"
+            f"token_mixer={mixer!r} goes with attention=('auto',) and temporal_window=0 only"
         )
     if mixer == "mlp" and (model.cosine_attention or model.continuous_bias):
         raise UserError(

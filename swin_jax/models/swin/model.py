@@ -80,7 +80,8 @@ class Swin(nn.Module):
             such a model is a backbone without final norm and head.
         dtype: Type of matrix products and the residual stream, 'float32' or 'bfloat16'.
         param_dtype: Type of the parameters.
-        attention: An implementation of `ops.attention` for each stage, a 1-tuple being repeated.
+        attention: An implementation of `ops.attention` for each stage, a 1-tuple being repeated:
+            'auto' is a fused kernel on TPUs and 'xla' elsewhere.
             Under 'sequential' the projections are part of the loop over windows, and the MLP runs
             over one row of windows at a time.
         remat: The part of a block that is computed again in the backward pass: 'none', 'full', or
@@ -117,7 +118,7 @@ class Swin(nn.Module):
     out_norms: tuple[NonNegativeInt, ...] = ()
     dtype: str = "float32"
     param_dtype: str = "float32"
-    attention: tuple[str, ...] = ("xla",)
+    attention: tuple[str, ...] = ("auto",)
     remat: str = "none"
     scan: bool = False
 

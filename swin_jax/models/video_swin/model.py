@@ -251,7 +251,7 @@ def make_video_swin(
     drop_path_rate: Rate = 0.1,
     dtype: str = "float32",
     param_dtype: str = "float32",
-    attention: tuple[str, ...] = ("xla",),
+    attention: tuple[str, ...] = ("auto",),
     remat: str = "none",
     scan: bool = False,
 ) -> VideoSwin:

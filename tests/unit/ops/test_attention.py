@@ -80,18 +80,33 @@ def test_cosine_attention_is_the_same_by_every_implementation(implementation):
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
-def test_auto_is_the_plain_form_where_the_kernel_cannot_be_had_and_says_so_once(monkeypatch, recwarn):
-    attention._say.cache_clear()
+def test_auto_is_the_plain_form_where_the_kernel_cannot_be_had_and_says_so_once(monkeypatch, caplog):
+    attention._log.cache_clear()
+    caplog.set_level("INFO")
     qkv, bias = jax.random.normal(jax.random.key(0), (2, 4, 3, 1, 8)), jnp.zeros((1, 1, 4, 4))
     expected = attention.window_attention(qkv, bias)
     for _ in range(2):
         np.testing.assert_array_equal(attention.window_attention(qkv, bias, implementation="auto"), expected)
-    (warning,) = recwarn
-    assert str(warning.message).endswith("is 'xla' here: the fused kernel is for TPUs, and this program is for a CPU")
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert record.message.endswith("is 'xla' here: the fused kernel is for TPUs, and this program is for a CPU")
+
     monkeypatch.setattr(batch_sharding, "platform", lambda: "tpu")
-    assert attention.choose("auto", qkv.shape, jnp.float32) == "fused"
-    with pytest.warns(UserWarning, match="computes in float32 or bfloat16, not in float16"):
-        assert attention.choose("auto", qkv.shape, jnp.float16) == "xla"
+    caplog.clear()
+    for _ in range(2):
+        assert attention.choose("auto", qkv.shape, jnp.float32) == "fused"
+    assert attention.choose("auto", qkv.shape, jnp.float16) == "xla"
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    first, second = (record.message for record in caplog.records)
+    assert first == attention.NOT_RUN_YET
+    assert second.endswith("computes in float32 or bfloat16, not in float16")
+
+
+def test_the_platform_is_that_of_the_default_device():
+    assert batch_sharding.platform() == "cpu"
+    for device in ("tpu", jax.devices("cpu")[0]):
+        with jax.default_device(device):
+            assert batch_sharding.platform() == getattr(device, "platform", device)
 
 
 def test_the_kernel_by_name_is_refused_with_the_reason(monkeypatch):
