@@ -1,4 +1,5 @@
-"""Memory traffic and temporary memory per example, forward and training step, by the TPU compiler.
+"""Memory traffic and temporary memory per example, by the TPU compiler: forward and training step,
+with plain attention and with the fused kernel.
 
     pip install -e '.[tpu]'
     # A row takes one to five minutes on two cores; those that traffic.json has are left out:
@@ -33,9 +34,11 @@ MODELS = {
     "video_swin_tiny": ("video_swin/video_swin_k400.py:variant=tiny", "v5e:4x4"),
 }
 PROGRAMS = ("forward", "step")
+ATTENTION = {"xla": "plain", "auto": "fused"}
 COLUMNS = (
     "model",
     "program",
+    "attention",
     "slice",
     "batch",
     "MB of traffic per example",
@@ -48,14 +51,20 @@ COLUMNS = (
 
 def rows() -> list[str]:
     """The names of all rows, in order."""
-    return [f"{model}:{program}" for model in MODELS for program in PROGRAMS]
+    return [
+        f"{model}:{program}:{attention}"
+        for model in MODELS
+        for program in PROGRAMS
+        for attention in ATTENTION
+    ]
 
 
 def load(row: str):
     """The config of a row."""
-    model, program = row.split(":")
+    model, program, attention = row.split(":")
     recipe, slice_name = MODELS[model]
     config = configs.load(f"{EXPERIMENTS / recipe}")
+    config.task.model.attention = (attention,)
     config.topology = slice_name
     if program == "forward":
         config.total_steps = 0
@@ -99,8 +108,9 @@ def table(results: dict) -> list[str]:
 
 
 def _line(row: str, found: dict) -> str:
-    model, program = row.split(":")
-    cells = [f"`{model}`", program, found["topology"], f"{found['batch_size']:,}"]
+    model, program, attention = row.split(":")
+    cells = [f"`{model}`", program, ATTENTION[attention]]
+    cells += [found["topology"], f"{found['batch_size']:,}"]
     if not found["fits"]:
         return f"| {' | '.join([*cells, 'does not fit'])} | | | | |"
     cells += [f"{found[key] / 1e6:,.0f}" for key in ("traffic_bytes", "temporary_bytes")]
@@ -120,7 +130,7 @@ def keep(row: str, found: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", default="", help="rows whose MODEL:PROGRAM contains this")
+    parser.add_argument("--only", default="", help="rows whose names contain this")
     parser.add_argument("--again", action="store_true", help="those of traffic.json too")
     parser.add_argument("--table", action="store_true", help="compile nothing")
     flags = parser.parse_args()
