@@ -96,6 +96,16 @@ def choose(implementation: str, shape: tuple[int, ...], dtype: jnp.dtype) -> str
     return "xla"
 
 
+def split_parts(qkv: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """q, k and v, (..., h, d) each, of (..., 3, h, d).
+
+    The gradient is one concatenation. That of three slices is a sum of three arrays of the size of
+    `qkv`, mostly zeros.
+    """
+    q, k, v = jax.lax.split(qkv, (1, 1, 1), axis=qkv.ndim - 3)
+    return q.squeeze(-3), k.squeeze(-3), v.squeeze(-3)
+
+
 def cosine_scaled(qkv: jax.Array, scale: jax.Array) -> jax.Array:
     """q and k divided by their lengths, q times the factor of its head, v as it is:
     (..., 3, h, d) to the same in float32.
@@ -171,9 +181,12 @@ def attention_weights(
     """The weights softmax(q k + bias + mask): (B * nW, h, N, N) float32;
     arguments as `window_attention`.
     """
-    logits = jnp.einsum(
-        "bqhd,bkhd->bhqk", qkv[:, :, 0], qkv[:, :, 1], preferred_element_type=jnp.float32
-    )
+    q, k, _ = split_parts(qkv)
+    return _weights(q, k, bias, regions)
+
+
+def _weights(q, k, bias, regions):
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
     logits = (logits.reshape(len(bias), -1, *logits.shape[1:]) + bias[:, None]).reshape(
         logits.shape
     )
@@ -185,8 +198,9 @@ def attention_weights(
 
 
 def _attend(qkv, bias, regions):
-    weights = attention_weights(qkv, bias, regions).astype(qkv.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, qkv[:, :, 2])
+    q, k, v = split_parts(qkv)
+    weights = _weights(q, k, bias, regions).astype(qkv.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
 def _fused(qkv, bias, regions, scale):

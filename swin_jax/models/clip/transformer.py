@@ -17,23 +17,14 @@ from swin_jax.core.errors import UserError
 from swin_jax.models.layers import init_conv, layer_norm
 from swin_jax.models.swin.blocks import REMAT
 from swin_jax.ops import linear
-from swin_jax.ops.attention import attention_weights, dot_product_attention
+from swin_jax.ops.activations import exact_gelu, quick_gelu
+from swin_jax.ops.attention import attention_weights, dot_product_attention, split_parts
 from swin_jax.ops.batch_sharding import constrain_batch
 
 # PyTorch's default for linear layers, weights and biases alike, is that for convolutions.
 init_default = init_conv
 
 ATTENTION = ("xla", "cudnn")
-
-
-def quick_gelu(x: jax.Array) -> jax.Array:
-    """x sigmoid(1.702 x), the approximation of GELU that OpenAI's models were trained with."""
-    return x * nn.sigmoid(1.702 * x)
-
-
-def exact_gelu(x: jax.Array) -> jax.Array:
-    """x Phi(x)."""
-    return nn.gelu(x, approximate=False)
 
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
@@ -71,8 +62,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x)  # (B, N, 3, h, d)
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", self._weights(qkv))
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        out = dot_product_attention(q, k, v, self.causal, self.implementation)
+        out = dot_product_attention(*split_parts(qkv), self.causal, self.implementation)
         return self.proj(out)
 
     def _weights(self, qkv: jax.Array) -> jax.Array:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.ops.attention import split_parts
+
 # Added to every feature, as in the authors' code: no sum of weights can underflow to 0.
 EPSILON = 1e-6
 
@@ -53,7 +55,7 @@ def performer_attention(qkv: jax.Array, features: np.ndarray) -> jax.Array:
     Returns:
         (B, N, h, d) in the dtype of qkv; computed in float32.
     """
-    q, k, v = (qkv[:, :, part].astype(jnp.float32) for part in range(3))
+    q, k, v = (part.astype(jnp.float32) for part in split_parts(qkv))
     # q comes with the whole factor d^-1/2 of the logits; half of it each is the least variance.
     balance = qkv.shape[-1] ** 0.25
     q = _positive(q * balance, features, axes=(-1,))
