@@ -2,7 +2,8 @@
 
 A row is a published network, or a small one in its place, by the arguments that both sides are
 built from. Nothing is dropped at random on either side, weights and inputs are random, and the
-training step is the gradient of the loss and an update by AdamW.
+training step is the gradient of the loss and an update by AdamW. Two rows are attention inside
+windows alone, whose step is the gradient of q, k, v and bias.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from swin_jax.models.swin import Swin
 from swin_jax.models.swin.presets import PRESETS as SWINS
 from swin_jax.models.video_swin import make_video_swin
 from swin_jax.models.video_swin.presets import PRESETS as VIDEO_SWINS
-from swin_jax.ops import losses
+from swin_jax.ops import attention, losses
 from swin_jax.ops.contrastive import softmax_loss
 from swin_jax.optim.optimizers import adamw
 from swin_jax.optim.schedules import constant
@@ -38,8 +39,9 @@ class Row:
     """A network.
 
     Attributes:
-        family: 'swin', 'video_swin', 'clip' or 'stylegan2'.
-        fields: Arguments of the network.
+        family: 'attention', 'swin', 'video_swin', 'clip' or 'stylegan2'.
+        fields: Arguments of the network; of attention the windows of an image, their tokens, and
+            the number and size of heads.
         small: Arguments that replace some of them where only the command is tried.
         cpu_batch, gpu_batch: Examples of a batch.
         example: The word for an example.
@@ -70,6 +72,7 @@ class Row:
         return self.gpu_batch if device == "gpu" else self.cpu_batch
 
 
+_SMALL_CORE = dict(windows=2, tokens=4, heads=2, size=8)
 _STAGES = dict(embed_dim=16, depths=(2, 2), num_heads=(1, 2), num_classes=8)
 _SMALL = _STAGES | dict(image_size=56)
 _SMALL_V2 = _STAGES | dict(image_size=64)
@@ -90,6 +93,18 @@ def _stylegan2(small: dict[str, Any], cpu_batch: int, gpu_batch: int, **sizes: i
 
 
 ROWS = {
+    # The first stages of Swin-T and of Video Swin-T.
+    "attention_7x7": Row(
+        "attention", dict(windows=64, tokens=49, heads=3, size=32), _SMALL_CORE, cpu_batch=8
+    ),
+    "attention_8x7x7": Row(
+        "attention",
+        dict(windows=64, tokens=392, heads=3, size=32),
+        _SMALL_CORE,
+        cpu_batch=1,
+        gpu_batch=16,
+        example="clip",
+    ),
     "swin_tiny": _swin("swin_tiny_patch4_window7_224", _SMALL, 8, 66),
     "swin_base": _swin("swin_base_patch4_window7_224", _SMALL, 4, 142),
     "swinv2_tiny": _swin("swinv2_tiny_patch4_window8_256", _SMALL_V2, 8, 86),
@@ -127,12 +142,14 @@ class Network:
         inputs: Arrays that it reads and that are not trained.
         forward: (params, inputs) -> outputs.
         loss: (params, inputs) -> () float32.
+        trains: True if a step updates the parameters; False if it is their gradient alone.
     """
 
     params: Any
     inputs: Arrays
     forward: Callable[[Any, Arrays], Any]
     loss: Callable[[Any, Arrays], jax.Array]
+    trains: bool = True
 
     def cast(self, dtype: str) -> "Network":
         """The same network, with parameters of a type."""
@@ -167,9 +184,16 @@ def make_inputs(row: Row, fields: Mapping[str, Any], batch_size: int) -> dict[st
 
     Returns:
         `image` (B, H, W, 3) or `video` (B, T, H, W, 3), float32, with `label` (B,) int32 or with
-        `text` (B, L) int32; of a generator `z` (B, z_dim) float32.
+        `text` (B, L) int32; of a generator `z` (B, z_dim) float32; of attention `qkv` (B, nW, N, 3,
+        h, d) and `gradient` (B, nW, N, h, d) float32.
     """
     rng = np.random.default_rng(0)
+    if row.family == "attention":
+        rows, heads = (batch_size, fields["windows"], fields["tokens"]), fields["heads"]
+        shapes = dict(
+            qkv=(*rows, 3, heads, fields["size"]), gradient=(*rows, heads, fields["size"])
+        )
+        return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     if row.family == "stylegan2":
         width = fields.get("z_dim", 512)
         return {"z": rng.standard_normal((batch_size, width), np.float32)}
@@ -188,6 +212,23 @@ def make_inputs(row: Row, fields: Mapping[str, Any], batch_size: int) -> dict[st
 def make_network(family: str, fields: Mapping[str, Any], inputs: Arrays, dtype: str) -> Network:
     """A network of ours with random weights; `dtype` is that of its matrix products."""
     return _FAMILIES[family](fields, jax.tree.map(jnp.asarray, dict(inputs)), dtype)
+
+
+def _attention(fields: Mapping[str, Any], inputs: Arrays, dtype: str) -> Network:
+    """Attention inside windows; the inputs q, k and v are parameters, for their gradient."""
+    heads, tokens = fields["heads"], fields["tokens"]
+
+    def forward(params, inputs):
+        qkv = params["qkv"].reshape(-1, *params["qkv"].shape[2:]).astype(dtype)
+        bias = params["bias"].astype(jnp.float32)
+        return attention.window_attention(qkv, bias, implementation="auto")
+
+    def loss(params, inputs):
+        out = forward(params, inputs).astype(jnp.float32)
+        return (out * inputs["gradient"].reshape(out.shape)).sum()
+
+    params = {"qkv": inputs["qkv"], "bias": jnp.zeros((1, heads, tokens, tokens))}
+    return Network(params, {"gradient": inputs["gradient"]}, forward, loss, trains=False)
 
 
 def _classifier(model, name: str, inputs: Arrays) -> Network:
@@ -251,7 +292,13 @@ def _gan(fields: Mapping[str, Any], inputs: Arrays, dtype: str) -> Network:
     return Network(params, {**inputs, "held": held, "judge": weights}, forward, loss)
 
 
-_FAMILIES = {"swin": _image_swin, "video_swin": _video_swin, "clip": _clip, "stylegan2": _gan}
+_FAMILIES = {
+    "attention": _attention,
+    "swin": _image_swin,
+    "video_swin": _video_swin,
+    "clip": _clip,
+    "stylegan2": _gan,
+}
 
 
 def _init(model, *examples: jax.Array) -> dict[str, Any]:
@@ -272,7 +319,12 @@ def forward_program(network: Network) -> Program:
 
 
 def step_program(network: Network) -> Program:
-    """The compiled training step of a network, which updates a copy of its parameters."""
+    """The compiled training step of a network, which updates a copy of its parameters; or the
+    gradient, if it does not train.
+    """
+    if not network.trains:
+        gradient = jax.value_and_grad(network.loss)
+        return forward_program(dataclasses.replace(network, forward=gradient))
     tx = adamw(constant(LEARNING_RATE), (), weight_decay=WEIGHT_DECAY, clip_norm=0.0)
 
     def step(params, opt_state, inputs):

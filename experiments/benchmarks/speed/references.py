@@ -1,6 +1,6 @@
-"""The same networks in PyTorch: timm's, torchvision's and open_clip's, and StyleGAN2 restated in
-`stylegan2_reference`. Each is built from the arguments of ours, and run as it is written or
-through `torch.compile`.
+"""The same networks in PyTorch: timm's, torchvision's and open_clip's, StyleGAN2 restated in
+`stylegan2_reference`, and PyTorch's own attention. Each is built from the arguments of ours, and
+run as it is written or through `torch.compile`.
 """
 
 import contextlib
@@ -18,7 +18,13 @@ from experiments.benchmarks.speed.networks import LEARNING_RATE, WEIGHT_DECAY, A
 from swin_jax.core.errors import UserError, install
 
 # The package of each family beside torch, by the name in which it is imported.
-PACKAGES = {"swin": "timm", "video_swin": "torchvision", "clip": "open_clip", "stylegan2": "torch"}
+PACKAGES = {
+    "attention": "torch",
+    "swin": "timm",
+    "video_swin": "torchvision",
+    "clip": "open_clip",
+    "stylegan2": "torch",
+}
 VERSIONS = ("torch", "timm", "torchvision", "open_clip_torch")
 # Operators that torchvision describes when it is imported, and that its builds for GPUs do not
 # have beside a torch without them.
@@ -39,12 +45,14 @@ class Reference(NamedTuple):
         trained: Module of the training step.
         inputs: Tensors that both are called with.
         loss: The outputs of `trained` -> the loss.
+        trains: True if a step updates the parameters; False if it is their gradient alone.
     """
 
     forward: Any
     trained: Any
     inputs: tuple[Any, ...]
     loss: Callable[[Any], Any]
+    trains: bool = True
 
 
 def check_installed(family: str) -> None:
@@ -120,19 +128,39 @@ def make_reference(
     """
     torch = _import("torch")
     place = "cuda" if device == "gpu" else "cpu"
-    tensors = {name: _tensor(array).to(place) for name, array in inputs.items()}
+    tensors = {name: _tensor(name, array).to(place) for name, array in inputs.items()}
     _import(PACKAGES[family])
     return _FAMILIES[family](torch, fields, tensors, place)
 
 
-def _tensor(array: np.ndarray):
+def _tensor(name: str, array: np.ndarray):
     """An array as a tensor, with channels before pixels."""
     import torch
 
-    if array.ndim > 3:
+    if name in ("image", "video"):
         array = np.moveaxis(array, -1, 1)
     whole = np.int64 if array.dtype == np.int32 else array.dtype
     return torch.from_numpy(np.ascontiguousarray(array, whole))
+
+
+def _attention(torch, fields, tensors, place: str) -> Reference:
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            heads, tokens = fields["heads"], fields["tokens"]
+            self.qkv = torch.nn.Parameter(tensors["qkv"])
+            self.bias = torch.nn.Parameter(torch.zeros(1, heads, tokens, tokens))
+
+        def forward(self):
+            q, k, v = self.qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
+            attend = torch.nn.functional.scaled_dot_product_attention
+            return attend(q, k, v, attn_mask=self.bias.to(q.dtype), scale=1.0).transpose(1, 2)
+
+    def loss(out):
+        return (out.float() * tensors["gradient"].flatten(0, 1)).sum()
+
+    module = Attention().to(place)
+    return Reference(module, module, (), loss, trains=False)
 
 
 def _classifier(torch, module, pixels, label, place: str) -> Reference:
@@ -205,7 +233,13 @@ def _stylegan2(torch, fields, tensors, place: str) -> Reference:
     return Reference(module.generator, module, (tensors["z"],), lambda loss: loss)
 
 
-_FAMILIES = {"swin": _swin, "video_swin": _video_swin, "clip": _clip, "stylegan2": _stylegan2}
+_FAMILIES = {
+    "attention": _attention,
+    "swin": _swin,
+    "video_swin": _video_swin,
+    "clip": _clip,
+    "stylegan2": _stylegan2,
+}
 
 
 def parameters(reference: Reference) -> int:
@@ -229,20 +263,23 @@ def forward_program(reference: Reference, dtype: str, is_compiled: bool) -> Prog
 
 
 def step_program(reference: Reference, dtype: str, is_compiled: bool) -> Program:
-    """The training step of a reference, whose parameters stay float32."""
+    """The training step of a reference, whose parameters stay float32; or the gradient, if it
+    does not train.
+    """
     torch = _import("torch")
     module = reference.trained.train()
     called = torch.compile(module, dynamic=False) if is_compiled else module
     trained = [leaf for leaf in module.parameters() if leaf.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
-    kind, place = getattr(torch, dtype), reference.inputs[0].device.type
+    kind, place = getattr(torch, dtype), trained[0].device.type
 
     def run():
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(place, kind, enabled=dtype != "float32"):
             loss = reference.loss(called(*reference.inputs))
         loss.backward()
-        optimizer.step()
+        if reference.trains:
+            optimizer.step()
         return loss
 
     return _program(run)

@@ -29,7 +29,7 @@ def small(name, program="forward", dtype="float32"):
     return networks.make_network(row.family, fields, inputs, dtype)
 
 
-@pytest.mark.parametrize("name", ["swinv2_tiny", "video_swin_tiny", "clip_vit_b32", "stylegan2_small"])
+@pytest.mark.parametrize("name", ["attention_7x7", "swinv2_tiny", "video_swin_tiny", "clip_vit_b32", "stylegan2_small"])
 def test_each_family_has_a_forward_and_a_loss_that_is_trained(name):
     network = small(name)
     loss, gradient = jax.eval_shape(jax.value_and_grad(network.loss), network.params, network.inputs)
@@ -45,6 +45,16 @@ def test_a_step_updates_its_own_parameters_and_counts_the_flops_of_a_gradient():
     first, second = (float(step.wait(step.run())) for _ in range(2))
     assert second < first == pytest.approx(float(network.loss(network.params, network.inputs)), rel=1e-4)
     assert forward.wait(forward.run()).shape == (2, 8)
+
+
+def test_a_step_of_attention_is_the_gradient_of_its_inputs_and_bias():
+    network = small("attention_7x7")
+    step = networks.step_program(network)
+    _, gradient = step.wait(step.run())
+    expected = jax.grad(network.loss)(network.params, network.inputs)
+    np.testing.assert_allclose(gradient["qkv"], expected["qkv"], atol=1e-5)
+    np.testing.assert_allclose(gradient["bias"], expected["bias"], atol=1e-5)
+    assert not np.allclose(gradient["bias"], 0) and step.flops > networks.forward_program(network).flops
 
 
 def test_rows_have_the_published_networks_and_their_inputs():
