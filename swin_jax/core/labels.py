@@ -109,7 +109,7 @@ def _names_of_lines(file: str, text: str) -> tuple[str, ...] | None:
     lines = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
     if len(lines) > 1 and all(map(_SYNSET.match, lines)):  # as in ILSVRC's synset_words.txt
         return tuple(line.split(None, 1)[1] for line in lines)
-    tables = [list(csv.reader(lines, delimiter=sign)) for sign in (",", "\t", ";")]
+    tables = [list(text_files.csv_reader(lines, sign)) for sign in (",", "\t", ";")]
     forms = [*tables, *(rows[1:] for rows in tables)]  # the first line may name the columns
     forms += [[line.split(None, 1) for line in lines], [line.rsplit(None, 1) for line in lines]]
     found = next(filter(None, map(_labeled, forms)), None)
@@ -124,7 +124,7 @@ def _names_of_lines(file: str, text: str) -> tuple[str, ...] | None:
         if any(rows and all(len(row) > 1 for row in rows) for rows in tables):
             raise UserError(f"{file} must have one name a line, or a label from 0 and its name")
         if any('"' in line for line in lines):
-            return tuple(rows[0] for rows in csv.reader(lines, strict=True))
+            return tuple(rows[0] for rows in text_files.csv_reader(lines, strict=True))
     return tuple(lines)
 
 

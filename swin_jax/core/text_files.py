@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import csv
 import io
 import itertools
 import json
@@ -9,10 +10,12 @@ import os
 import re
 import stat
 import tokenize
+from collections.abc import Iterable
 from typing import Any
 
 from swin_jax.core.errors import UserError
 
+MAX_FIELD = 16 * 2**20  # characters of a field of a table; more are a quotation mark left open
 _NEIGHBORS = re.compile(r"""['"]\s+['"]""")  # texts without a comma between them
 
 
@@ -41,6 +44,12 @@ def read_bytes(path: str | os.PathLike, most: int = -1) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("it is a pipe or a device, not a file")
         return file.read(most)
+
+
+def csv_reader(lines: Iterable[str], separator: str = ",", strict: bool = False):
+    """`csv.reader` for fields of up to `MAX_FIELD` characters, where Python's limit is 131,072."""
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD))
+    return csv.reader(lines, delimiter=separator, strict=strict)
 
 
 def parse_json(text: str | bytes) -> Any:

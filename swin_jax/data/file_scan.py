@@ -16,8 +16,8 @@ from typing import Any
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.output.progress import Progress
 from swin_jax.core.output.text import say
-from swin_jax.core.progress import Progress
 from swin_jax.data import folders
 
 Finding = dict[str, Any]

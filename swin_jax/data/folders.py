@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from swin_jax.core import labels
+from swin_jax.core import labels, workdirs
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.output.text import shown
 
@@ -19,6 +19,7 @@ CLOSED = "folders that cannot be opened"
 NOWHERE = "links that lead nowhere"
 BESIDE = "files beside the folders of classes"
 SYSTEM = "folders that a system made"
+RUNS = "workdirs of runs"
 # A part of a data set in the name of a folder, whatever stands around it: 'Testing', 'seg_test'.
 _SPLIT = re.compile(
     r"(?<![a-z])(train(ing)?|val(id(ation)?)?|test(ing)?|dev|eval(uation)?)(?=set|data|[^a-z]|$)"
@@ -71,8 +72,8 @@ def files_under(
 
     A file is found once: a link that leads back into what is read anyway, as a link to the
     parent does, is left out. So are pipes, sockets and devices. Names that begin with a dot are
-    passed over; folders that systems make, see `is_made`, are left out. A link that leads nowhere
-    is found as a file, so that whoever reads it says that it is missing.
+    passed over; folders that systems make, see `is_made`, and workdirs are left out. A link that
+    leads nowhere is found as a file, so that whoever reads it says that it is missing.
 
     Args:
         folder: The folder.
@@ -120,11 +121,11 @@ def class_folders(
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The subfolders of a folder that stand for classes, sorted, and what was left out.
 
-    Names that begin with a dot are passed over, and folders that systems make are left out, see
-    `is_made`. A link to the folder itself, to one around it or around a class, or to another of
-    the subfolders is not a class of its own and is left out. So is one that leads nowhere, as to a
-    disk that is not mounted. Raises UserError where the folder cannot be opened, and where it holds
-    splits instead.
+    Names that begin with a dot are passed over, and folders that systems make, see `is_made`, and
+    workdirs are left out. A link to the folder itself, to one around it or around a class, or to
+    another of the subfolders is not a class of its own and is left out. So is one that leads
+    nowhere, as to a disk that is not mounted. Raises UserError where the folder cannot be opened,
+    is a workdir, or holds splits instead.
 
     Args:
         root: The folder.
@@ -135,16 +136,21 @@ def class_folders(
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"the folder {root} cannot be opened: {error.strerror}") from error
+    if workdirs.is_workdir(root):
+        raise UserError(
+            f"{root} is the workdir of a run, whose folders would be taken for classes: "
+            "give --workdir another folder"
+        )
     entries = [entry for entry in entries if not entry.name.startswith(".")]
     for entry in entries:
         if entry.is_symlink() and not os.path.exists(entry.path):
             left_out[NOWHERE] += 1
         elif entry.name.lower().endswith(tuple(suffixes)) and _is(entry.is_file):
             left_out[BESIDE] += 1
-    made = [entry for entry in entries if is_made(entry.name) and _is(entry.is_dir)]
-    if made:
-        left_out[SYSTEM] += len(made)
-    entries = [entry for entry in entries if _is(entry.is_dir) and entry not in made]
+    entries = [entry for entry in entries if _is(entry.is_dir)]
+    kinds = {entry.name: kind for entry in entries if (kind := _not_meant(entry))}
+    left_out.update(kinds.values())
+    entries = [entry for entry in entries if entry.name not in kinds]
     targets = {entry.name: os.path.realpath(entry.path) for entry in entries}
     seen, around = set(), set()
     for target in targets.values():
@@ -192,6 +198,13 @@ def files_of_classes(
 def is_made(name: str) -> bool:
     """True for the name of a folder that a system makes, such as Synology's @eaDir."""
     return name.lower() in _MADE
+
+
+def _not_meant(entry: os.DirEntry) -> str:
+    """The kind of a folder that is not meant as data, or ''."""
+    if is_made(entry.name):
+        return SYSTEM
+    return RUNS if workdirs.is_workdir(entry.path) else ""
 
 
 def refuse_names(place: str, names: Sequence[str]) -> None:
@@ -242,8 +255,8 @@ def _read(walk: _Walk, folder: str, start: str) -> None:
         walk.real.add(real)
         for entry in _entries(walk, os.path.join(folder, path)):
             inner = os.path.join(path, entry.name)
-            if is_made(entry.name) and _is(entry.is_dir):
-                walk.left_out[SYSTEM] += 1
+            if _is(entry.is_dir) and (kind := _not_meant(entry)):
+                walk.left_out[kind] += 1
             elif _is(entry.is_dir):
                 (walk.folder_links if entry.is_symlink() else todo).append(inner)
             elif not entry.name.lower().endswith(walk.suffixes):

@@ -21,7 +21,7 @@ _MAX_LISTED = 100_000  # characters of a list within a field
 
 def table_rows(path: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """(line, fields) of every row that is not empty; the line is that on which the row ends."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = text_files.csv_reader(io.StringIO(text, newline=""), separator, strict=True)
     try:
         for fields in reader:
             if any(field.strip() for field in fields):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.progress import Progress
+from swin_jax.core.output.progress import Progress
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import unreadable
 from swin_jax.tasks.base import Task, TrainState

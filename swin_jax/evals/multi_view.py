@@ -22,7 +22,7 @@ import numpy as np
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError, warn
-from swin_jax.core.progress import Progress
+from swin_jax.core.output.progress import Progress
 from swin_jax.core.public_names import first_name, name_of
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
 from swin_jax.data.labels import Relabeled, has_several

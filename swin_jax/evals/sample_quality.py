@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.core import progress
 from swin_jax.core.errors import UserError
+from swin_jax.core.output import progress
 from swin_jax.core.ranges import (
     FiniteFloat,
     PositiveFloat,

@@ -22,9 +22,9 @@ import numpy as np
 
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UnreadableError, UserError, warn
+from swin_jax.core.output.progress import Progress
 from swin_jax.core.output.text import shown
 from swin_jax.core.params import network_fields, weights_checksum
-from swin_jax.core.progress import Progress
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import sources, subsets, unreadable
 from swin_jax.data.image.picture import decode, suffixes

@@ -18,8 +18,8 @@ import numpy as np
 from swin_jax.core import labels
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UnreadableError, UserError, with_article
+from swin_jax.core.output.progress import Progress
 from swin_jax.core.output.text import say
-from swin_jax.core.progress import Progress
 from swin_jax.data.image.picture import USUAL, displayed_size, open_image
 from swin_jax.data.labels import Relabeled
 from swin_jax.data.segmentation.resizing import fitted_size

@@ -14,8 +14,8 @@ from etils import epath
 from swin_jax.core import config as configs
 from swin_jax.core import storage, termination
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.output.progress import Progress
 from swin_jax.core.output.text import say
-from swin_jax.core.progress import Progress
 from swin_jax.data import unreadable
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features

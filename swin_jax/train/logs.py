@@ -24,8 +24,9 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from swin_jax.core import progress, storage
+from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.output import progress
 from swin_jax.core.output.text import say, shown
 from swin_jax.train.trackers import tensorboard, weights_and_biases
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from PIL import Image
 
+from swin_jax.core import workdirs
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.ranges import NonNegativeInt, Range, Seed, checked
 from swin_jax.data import annotations, folders, labels, sources, subsets
@@ -146,7 +147,9 @@ def _is_split(root: str, name: str) -> bool:
 def _has_folders(folder: str) -> bool:
     """True for a folder with folders that may be classes."""
     return os.path.isdir(folder) and any(
-        entry.is_dir() and not (entry.name.startswith(".") or folders.is_made(entry.name))
+        entry.is_dir()
+        and not (entry.name.startswith(".") or folders.is_made(entry.name))
+        and not workdirs.is_workdir(entry.path)
         for entry in os.scandir(folder)
     )
 
@@ -181,6 +184,7 @@ def _folders_of_images(root: str, used: Sequence[str], only_splits: bool) -> lis
         name
         for name in names
         if not (name in used or name.startswith(".") or folders.is_made(name))
+        and not workdirs.is_workdir(os.path.join(root, name))
         and (folders.are_splits([name]) or not only_splits)
         and folders.files_under(os.path.join(root, name), picture.suffixes()).paths
     ]

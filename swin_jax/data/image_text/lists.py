@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns, parquet
@@ -276,7 +277,7 @@ def _header(path: str, separator: str, keys: tuple[str, str]) -> tuple[tuple[str
         ) from error
     signs = dict.fromkeys((separator, *_SEPARATORS.values(), ";", "|"))
     try:
-        found = {sign: next(csv.reader([text], delimiter=sign)) for sign in signs}
+        found = {sign: next(text_files.csv_reader([text], sign)) for sign in signs}
     except csv.Error as error:
         raise UserError(f"the names of the columns in {path} cannot be read ({error})") from error
     found = {sign: tuple(name.strip() for name in names) for sign, names in found.items()}
@@ -299,7 +300,7 @@ def _find_rows(path: str, header: tuple[str, ...], separator: str, split: str) -
     column = None if key is None else header.index(key)
     with open(path, "rb") as file:
         lines = _Lines(file)
-        reader = csv.reader(lines, delimiter=separator)
+        reader = text_files.csv_reader(lines, separator)
         try:
             for fields in reader:
                 spanned = reader.line_num - line
@@ -362,7 +363,7 @@ def _is_open(file: BinaryIO, start: int, separator: str) -> bool:
     file.seek(start)
     text = io.StringIO(file.read().decode("utf-8", "surrogateescape"), newline="")
     try:
-        for _ in csv.reader(text, delimiter=separator, strict=True):
+        for _ in text_files.csv_reader(text, separator, strict=True):
             pass
     except csv.Error as error:
         return "end of data" in str(error)
@@ -376,7 +377,7 @@ def _parse_row(data: bytes, header: tuple[str, ...], separator: str) -> dict[str
     except UnicodeDecodeError as error:
         raise UnreadableError(f"the row is not UTF-8, at byte {error.start + 1}") from error
     try:
-        fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+        fields = next(text_files.csv_reader(io.StringIO(text, newline=""), separator), [])
     except csv.Error as error:
         raise UnreadableError(f"the row cannot be read ({error})") from error
     if len(fields) != len(header):

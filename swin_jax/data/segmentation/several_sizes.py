@@ -12,7 +12,7 @@ import numpy as np
 
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UserError
-from swin_jax.core.progress import Progress
+from swin_jax.core.output.progress import Progress
 from swin_jax.core.ranges import PositiveFloat, checked
 from swin_jax.data import unreadable
 from swin_jax.data.labels import Relabeled

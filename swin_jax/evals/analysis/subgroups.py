@@ -64,7 +64,7 @@ def read_table(path: str | os.PathLike) -> dict[str, np.ndarray]:
         UserError: A file that cannot be read or is no table, has no rows, a column twice,
             or rows of another length than the header.
     """
-    reader = csv.reader(io.StringIO(text_files.read(path), newline=""), strict=True)
+    reader = text_files.csv_reader(io.StringIO(text_files.read(path), newline=""), strict=True)
     try:
         found = [row for row in reader if row]
     except csv.Error as error:

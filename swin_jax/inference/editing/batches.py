@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax.core.progress import steps
+from swin_jax.core.output.progress import steps
 
 
 def filled(rows: np.ndarray, start: int, size: int) -> tuple[np.ndarray, int]:

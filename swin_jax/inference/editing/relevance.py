@@ -15,8 +15,8 @@ import numpy as np
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.progress import Progress
 from swin_jax.core.params import weights_checksum
-from swin_jax.core.progress import Progress
 from swin_jax.core.ranges import checked
 from swin_jax.inference.editing import statistics as files
 from swin_jax.inference.editing.batches import progress

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax.core import storage
+from swin_jax.core import storage, workdirs
 from swin_jax.core.errors import UserError
 
 
@@ -52,7 +52,7 @@ def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
     folder.
     """
     try:
-        with storage.permitted():
+        with storage.permitted(), workdirs.current(folder):
             yield
     except (FileExistsError, NotADirectoryError) as error:
         if not error.filename:

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from swin_jax.core import workdirs
 from swin_jax.core.errors import UserError
 from swin_jax.data import folders, sources
 from swin_jax.data.video import sources as video_sources
@@ -219,3 +220,22 @@ def test_what_systems_put_into_folders_is_neither_a_class_nor_a_picture(tmp_path
     with pytest.warns(UserWarning, match="left out 2: folders that a system made"):
         source = sources.image_folder(str(tmp_path))
     assert (source.paths, source.class_names) == (("cat/1.jpg", "dog/2.jpg"), ("cat", "dog"))
+
+
+def test_a_workdir_beside_the_data_is_no_data(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg", "old/config.json", "old/header.json", "old/curves.png", "cat/run/2.jpg")
+    (tmp_path / "new").mkdir()
+    with workdirs.current(tmp_path / "new"):  # nothing is written there yet
+        assert folders.class_folders(str(tmp_path)) == (("cat", "dog"), {folders.RUNS: 2})
+    with workdirs.current(tmp_path / "cat/run"):
+        found = folders.files_under(str(tmp_path), SUFFIXES)
+    assert found.paths == ("cat/1.jpg", "dog/1.jpg") and found.left_out[folders.RUNS] == 2
+    assert folders.class_folders(str(tmp_path))[0] == ("cat", "dog", "new")
+
+
+@pytest.mark.parametrize("names", [["config.json", "header.json"], []])
+def test_a_workdir_that_is_the_folder_of_data_is_refused(tmp_path, names):
+    make(tmp_path, "cat/1.jpg", "checkpoints/1/a", *names)
+    with workdirs.current("" if names else tmp_path):
+        with pytest.raises(UserError, match="is the workdir of a run, whose folders .* give --workdir another folder"):
+            folders.class_folders(str(tmp_path))

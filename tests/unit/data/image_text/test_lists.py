@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.image_text import lists
 from swin_jax.data.image_text.by_image import by_image
@@ -102,7 +103,7 @@ def test_named_columns_and_separator(folder):
         ('image,text\na.png,"one\nb.png,two\n', r"from line 2 on \(its last field does not end\)"),
         ('image,text\na.png,one\nb.png,"two', r"from line 3 on \(its last field does not end\)"),
         ('image,text\na.png,"one\n' + "b.png,two\n" * 200 + 'c.png,"x"\n', r"from line 2 on \(one row of 20. lines"),
-        ('image,text\na.png,"' + "x" * 200_000 + '"\n', r"from line 2 on \(field larger than field limit"),
+        ('image,text\na.png,"' + "x" * (text_files.MAX_FIELD + 1) + '"\n', r"from line 2 on \(field larger than"),
         ("image,text\ra.png,one\rb.png,two\r", "line"),
         ("image,text\na.png,one,two\n", "no rows of 2 fields, as its first line has, only 1 others"),
         ("image,text\na.png,one\n".encode("utf-16"), "is not UTF-8, at byte 1"),
@@ -154,6 +155,15 @@ def test_no_file(tmp_path, make):
         make(str(tmp_path))
     with pytest.raises(UserError, match="--config.validation_pairs=FILE"):
         make(None)
+
+
+def test_a_caption_too_long_for_a_record_costs_no_other_row(folder):
+    """Python's csv stops at a field of 131,072 characters."""
+    source = lists.table(write(folder, "image,text\na.png,one\na.png," + "x" * 200_000 + '\nb.png,"two, three"\n'))
+    assert len(source) == 3
+    with pytest.raises(UnreadableError, match="a caption of 200,000 characters, more than 100,000"):
+        source[1]
+    assert [source[i]["text"] for i in (0, 2)] == [("one",), ("two, three",)]
 
 
 @pytest.mark.parametrize(

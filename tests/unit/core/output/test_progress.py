@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from swin_jax.core import progress
+from swin_jax.core.output import progress
 
 
 class Terminal(io.StringIO):
