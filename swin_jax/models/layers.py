@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
 from swin_jax.ops import linear, window
-from swin_jax.ops.activations import exact_gelu
 from swin_jax.ops.normalize import widen
 
 # timm's trunc_normal_(std=0.02) cuts at +-2, a hundred standard deviations:
@@ -148,7 +147,7 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         shared = dict(kernel_init=init_linear, dot_general=linear.dot_general, **types)
-        hidden = exact_gelu(nn.Dense(self.hidden, **shared, name="fc1")(x))
+        hidden = linear.exact_gelu(nn.Dense(self.hidden, **shared, name="fc1")(x))
         return nn.Dense(x.shape[-1], **shared, name="fc2")(hidden)
 
 

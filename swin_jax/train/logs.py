@@ -53,8 +53,7 @@ def format_line(step: int, metrics: Mapping[str, float]) -> str:
 def read_metrics(workdir: str | os.PathLike) -> list[dict]:
     """The lines of metrics.jsonl as dicts, in the order written; no file gives [].
 
-    A torn line is left out, and one with anything but numbers,
-    or with characters of control in a name.
+    Torn lines are left out, and those with anything but numbers or a name with control characters.
 
     Raises:
         UserError: It is not a file, or one that cannot be read.

@@ -17,7 +17,6 @@ from swin_jax.core.errors import UserError
 from swin_jax.models.layers import init_conv, layer_norm
 from swin_jax.models.swin.blocks import REMAT
 from swin_jax.ops import linear
-from swin_jax.ops.activations import exact_gelu, quick_gelu
 from swin_jax.ops.attention import attention_weights, dot_product_attention, split_parts
 from swin_jax.ops.batch_sharding import constrain_batch
 
@@ -27,7 +26,7 @@ init_default = init_conv
 ATTENTION = ("xla", "cudnn")
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
+ACTIVATIONS = {"quick_gelu": linear.quick_gelu, "gelu": linear.exact_gelu}
 
 
 def transformer_macs(tokens: int, width: int, layers: int, mlp_ratio: float) -> int:
