@@ -1,4 +1,4 @@
-"""Names of people in plots: drawn as they are, whatever matplotlib makes of signs in them."""
+"""Text in plots: names are drawn as they are, whatever signs or letters they have."""
 
 import contextlib
 import warnings
@@ -12,8 +12,8 @@ def plain(text: str) -> str:
 
 @contextlib.contextmanager
 def quiet_glyphs() -> Iterator[None]:
-    """A block that draws a figure; letters that the font lacks become boxes without a warning for
-    each of them.
+    """Context in which a figure is drawn without a warning for each letter that the font lacks;
+    such letters become boxes.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

@@ -55,8 +55,8 @@ class Change:
     def __post_init__(self):
         if self.form not in FORMS:
             raise UserError(
-                f"form={self.form!r} must be 'code' (from the channel's mean) "
-                "or 'paper' (from its value)"
+                f"form={self.form!r} is neither 'code' (from the channel's mean) "
+                "nor 'paper' (from its value)"
             )
         if self.cumulative and self.form == "paper":
             raise UserError(

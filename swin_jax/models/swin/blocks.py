@@ -98,7 +98,9 @@ class Block(nn.Module):
         return self.enorm(x) if self.main_norm else x
 
     def attend(self, x: jax.Array) -> jax.Array:
-        """(B, *spatial, C) to the same, every token from its window, or as `token_mixer` says."""
+        """Mixes each token of (B, *spatial, C) with the others of its window, or as `token_mixer`
+        says; the shape stays.
+        """
         if self.token_mixer == "sliding":
             return attend_sliding(x, self.attn)
         if self.token_mixer == "performer":
