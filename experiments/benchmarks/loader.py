@@ -164,7 +164,11 @@ def missing_peers() -> str:
 
 
 def measure(
-    makers: dict[str, Callable[[], Iterator]], batch: int, turns: int, clock: Callable[[], float]
+    makers: dict[str, Callable[[], Iterator]],
+    batch: int,
+    turns: int,
+    clock: Callable[[], float],
+    reference: str = TIMM,
 ) -> dict[str, dict[str, float]]:
     """Times batches in turns, in this process; returns the same as `summary`."""
     loaders = {name: make() for name, make in makers.items()}
@@ -179,7 +183,7 @@ def measure(
             times[name].append((clock() - start) / batch)
     for loader in loaders.values():
         loader.close()
-    return summary(times)
+    return summary(times, reference)
 
 
 def measure_workers(
@@ -202,19 +206,19 @@ def measure_workers(
     return summary(times)
 
 
-def summary(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+def summary(times: dict[str, list[float]], reference: str = TIMM) -> dict[str, dict[str, float]]:
     """Sums up seconds per image, turn by turn.
 
     Returns:
-        For each name 'ms' of an image, 'images_per_s' and, where timm was measured, 'ratio', the
-        speed as a multiple of timm's; medians.
+        For each name 'ms' of an image, 'images_per_s' and, where the reference was measured,
+        'ratio', the speed as a multiple of the reference's; medians.
     """
     found = {}
     for name, seconds in times.items():
         median = statistics.median(seconds)
         found[name] = dict(ms=1000 * median, images_per_s=1 / median)
-        if TIMM in times:
-            ratios = (theirs / mine for theirs, mine in zip(times[TIMM], seconds))
+        if reference in times:
+            ratios = (theirs / mine for theirs, mine in zip(times[reference], seconds))
             found[name]["ratio"] = statistics.median(ratios)
     return found
 
@@ -258,8 +262,10 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def draw(results: dict[str, dict[str, dict[str, float]]], path: str) -> None:
-    """Draws images per second as bars."""
+def draw(
+    results: dict[str, dict[str, dict[str, float]]], path: str, unit: str = "images/s"
+) -> None:
+    """Draws images or clips per second as bars."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
@@ -270,7 +276,7 @@ def draw(results: dict[str, dict[str, dict[str, float]]], path: str) -> None:
         at = np.arange(len(results)) + 0.8 * place / len(names)
         axes.bar(at, heights, 0.8 / len(names), label=name)
     axes.set_xticks(np.arange(len(results)) + 0.4 - 0.4 / len(names), list(results))
-    axes.set_ylabel("images/s")
+    axes.set_ylabel(unit)
     axes.legend()
     figure.savefig(path, dpi=120)
 
