@@ -1,6 +1,6 @@
 """Lists of files and their labels: csv and tsv, lines of `path label`, JSON lines, a JSON list.
 
-A list is read wholly when a source is made, so that everything wrong in it is told then,
+A list is read completely when a source is made, so every mistake in it is reported at that point,
 with file and line.
 """
 
@@ -25,11 +25,11 @@ PATH_KEYS = tuple(
 LABEL_KEYS = tuple(
     "label labels class classes target targets label_name class_name action category".split()
 )
-# Endings of a list beside the folder of a split.
+# What follows the split's name in the name of a list beside the split's folder.
 BESIDE = (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")
-# Of a class, as pandas writes them too where a column has gaps or truth values.
+# Marks of a class, including what pandas writes for columns with gaps or booleans.
 _MARKS = {
     "0": 0,
     "1": 1,
@@ -44,36 +44,35 @@ _MARKS = {
 
 
 def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
-    """Reads a list.
+    """Reads a list of files and their labels.
 
-    Forms, by the ending of the name:
+    The form depends on the ending of the file's name:
 
-    - .csv, .tsv: columns in any order where the first line names them (`PATH_KEYS`, `LABEL_KEYS`),
-      else path and label. Columns of 0, 1 and -1 (not known) for each class are several labels. A
-      semicolon may separate named columns.
-    - .jsonl: an object a line, {"path": ..., "label": number, name or list}; .json: a list
+    - .csv, .tsv: columns in any order if the first line names them (`PATH_KEYS`, `LABEL_KEYS`),
+      otherwise path and label. A column of 0, 1 and -1 (not known) for each class gives files
+      several labels. Named columns may also be separated by semicolons.
+    - .jsonl: one object per line, {"path": ..., "label": number, name or list}; .json: a list
       of such objects, {path: label}, or images, annotations and categories as in
       iNaturalist's and COCO's files.
-    - others: a line is `path label`, separated by a tab or by the last blank,
-      as the official train_map.txt.
+    - others: lines of `path label`, separated by a tab or by the last blank,
+      as in the official train_map.txt.
 
-    A list without slashes whose paths have backslashes is taken for one of Windows. Several labels
-    of a file are separated by `;` or `|`, numbers by a comma too, or stand in a list,
-    ['cat', 'dog']. Where both the number and the name of a class are given, `label` and
-    `label_name` for one, the names are those of the numbers.
+    If no path has a slash, backslashes are read as the separators of Windows paths. Several labels
+    of a file are separated by `;` or `|` (numbers also by commas), or written as a list,
+    ['cat', 'dog']. If a list gives both the number and the name of each class, for example in
+    columns `label` and `label_name`, the names become the class names.
 
     Args:
         file: The list, UTF-8.
-        class_names: A text file of one name a line, in label order;
-            '' takes the names in the list, sorted, or numbers.
-        num_classes: Number of classes, where labels are numbers and the last ones do not occur; 0
-              counts them.
+        class_names: A text file of one name per line, in label order;
+            '' takes the names in the list, sorted, or the numbers.
+        num_classes: Number of classes, needed if labels are numbers and the highest ones do not
+            occur; 0 counts them from the list.
 
     Returns:
-        The list, each file once; a warning counts rows that repeat one. Raises UserError, naming
-        file and line, for what is missing or malformed, for a path that is listed twice with
-        different labels, for labels that are not classes, and for rows of several splits, by a
-        column `split`.
+        The list, each file once; a warning counts the rows that repeat a file. Raises UserError,
+        naming file and line, if something is missing or malformed, if a path is listed twice with
+        different labels, if a label is not a class, and if the column `split` names several splits.
     """
     entries = _entries(file)
     if not isinstance(entries, Annotations):
@@ -84,28 +83,25 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
 
 
 def with_slashes(paths: Sequence[str]) -> tuple[str, ...]:
-    """Paths that Windows wrote, which has backslashes in the place of slashes, with slashes;
-    others as they are.
-    """
+    """Replaces the backslashes of Windows paths by slashes, unless a path has a slash already."""
     if any("/" in path for path in paths):
         return tuple(paths)
     return tuple(path.replace("\\", "/") for path in paths)
 
 
 def beside(root: str, split: str) -> tuple[str, str]:
-    """Finds the list of a split that lies in a folder,
-    'split.csv' or with another of the endings `BESIDE`.
+    """Finds the list of a split in a folder, 'split.csv' or another ending of `BESIDE`.
 
     Args:
         root: The folder.
         split: Name of the split, such as 'train'.
 
     Returns:
-        (path of the list, path of the class names 'classes.txt'); '' for either that is not there.
-        Raises UserError for several lists.
+        (path of the list, path of the class names 'classes.txt'), each '' if there is none.
+        Raises UserError if there are several lists.
     """
-    # A link to nothing counts, so that reading refuses it:
-    # without its names labels would be taken by number.
+    # A broken link counts as present, so that reading it fails:
+    # without the names, labels would be taken as numbers.
     lists = [
         name
         for name in (f"{split}{ending}" for ending in BESIDE)
@@ -124,18 +120,18 @@ def labels_otherwise(
     labels: Sequence[int],
     read: Callable[[str, str], Annotations | None] = read,
 ) -> bool:
-    """True if a list beside a split's folders labels their files otherwise than the folders do, as
-    where these are batches, patients or days.
+    """True if a list beside a split's folders labels their files differently than the folders do,
+    for example because the folders are batches, patients or days.
 
-    A warning tells whether the list is read, unless it has the same files and classes.
+    Warns that the list is read or is not read, unless it has the folders' files and classes.
 
     Args:
         root: The folder around the split.
         split: Name of the split, such as 'train'.
         paths: Files in the folders, relative to root/split.
-        labels: Number of the folder of each.
-        read: Reads a list, given its path and that of the class names; None is a list of labels
-            that are the folders'.
+        labels: Number of each file's folder.
+        read: A function that reads a list, given its path and that of the class names; it returns
+            None if the labels are those of the folders.
     """
     folder = os.path.join(root, split)
     not_read = f"is not read, and the folders in {folder} are the classes"
@@ -156,15 +152,15 @@ def labels_otherwise(
             marked = listed.marks is not None
             pairs.add((label, listed.marks[number].tobytes() if marked else listed.labels[number]))
     if 2 * inside < len(listed.paths):
-        warn(f"{file} {not_read}: {inside} of its {len(listed.paths)} files are there")
+        warn(f"{file} {not_read}: only {inside} of its {len(listed.paths)} files are in them")
         return False
     if len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs}):
         if len(listed.paths) != len(paths):
-            warn(f"{file} {not_read}: it has {len(listed.paths)} of {len(paths)} files")
+            warn(f"{file} {not_read}: it lists {len(listed.paths)} of {len(paths)} files")
         return False
     warn(
         f"the labels in {folder} are those of {file} ({_few(listed.class_names)}), not the names "
-        f"of the folders; move it away if these are the classes"
+        f"of the folders; move the list away if the folders are the classes"
     )
     return True
 
@@ -191,7 +187,7 @@ def _entries(file: str) -> list[Entry] | Annotations:
 
 
 def _is_header(first: Entry) -> bool:
-    """True for a first line of names; raises UserError where they do not say which is the path."""
+    """True if the first line names columns; raises UserError if no name stands for the path."""
     if [label.lower() in LABEL_KEYS for label in first.labels] != [True] or os.path.splitext(
         first.path
     )[1]:
@@ -205,8 +201,8 @@ def _is_header(first: Entry) -> bool:
 
 
 def _separator(text: str, usual: str) -> str:
-    """The separator of a table's fields; '' where there is none:
-    VideoMAE's .csv has lines of `path label`.
+    """The separator of a table's fields; '' if there is none, as in VideoMAE's .csv files of
+    `path label`.
     """
     first = text.lstrip().split("\n", 1)[0]
     for sign in (usual, ";", "\t", ","):
@@ -220,7 +216,7 @@ def _separator(text: str, usual: str) -> str:
 
 
 def _from_line(place: str, line: str) -> Entry:
-    """A line of `path<tab>label`, `path label` or `path,label`."""
+    """The entry of a line `path<tab>label`, `path label` or `path,label`."""
     line = line.strip("\r\n")
     parts = line.split("\t") if "\t" in line else line.strip().rsplit(None, 1)
     if len(parts) == 1:
@@ -228,7 +224,7 @@ def _from_line(place: str, line: str) -> Entry:
     if len(parts) == 2 and re.search(r"(\.\w+|^\S+)(\s+\d+)+$", parts[0].strip()):
         raise UserError(
             f"{place}: write `path label`, not a third field, {short(repr(line))}; "
-            "several labels are written `path 1,3`"
+            "write several labels as `path 1,3`"
         )
     if len(parts) != 2 or not parts[0].strip():
         raise UserError(f"{place}: write `path label`, not {short(repr(line))}")
@@ -273,7 +269,7 @@ def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
         if len(row) != width:
             raise UserError(
                 f"{place}: {len(row)} fields, not {width}"
-                + ("; without a first line of names a row is path and label" if width == 2 else "")
+                + ("; without column names a row is path and label" if width == 2 else "")
             )
     if has_header and SPLIT in header:
         refuse_splits(file, [row[header.index(SPLIT)] for _, row in rows])
@@ -291,18 +287,19 @@ def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
 
 
 def _column(file: str, header: Sequence[str], known: Sequence[str]) -> int | None:
-    """The first of the known names that is among the columns."""
+    """Index of the column with the first of the known names that occurs; None if none does."""
     name = next((name for name in known if name in header), None)
     if name is not None and header.count(name) > 1:
-        raise UserError(f"{file}: the column {name!r} is there {header.count(name)} times")
+        raise UserError(f"{file}: the column {name!r} appears {header.count(name)} times")
     return None if name is None else header.index(name)
 
 
 def _marked(
     file: str, rows: Sequence[tuple[str, list[str]]], path: int, names: Sequence[str]
 ) -> Annotations:
-    """A table with a column of marks for each class;
-    one without a name is the index that pandas writes.
+    """Reads a table with a column of marks for each class.
+
+    A column without a name is the index that pandas writes and is skipped.
     """
     classes = [
         column
@@ -313,8 +310,8 @@ def _marked(
     marks = np.zeros((len(rows), len(names)), np.int8)
     if len(names) < 2 or not rows:
         raise UserError(
-            f"{file} has no column of labels ({', '.join(LABEL_KEYS)}), "
-            "nor one of marks for each class"
+            f"{file} has neither a column of labels ({', '.join(LABEL_KEYS)}) "
+            "nor a column of marks for each class"
         )
     if len(set(names)) < len(names):
         raise UserError(f"{file}: two columns have the same name")
@@ -324,7 +321,7 @@ def _marked(
         if wrong:
             raise UserError(
                 f"{place}: {short(wrong[0])} is neither 0, 1 nor -1; {file} has no column of "
-                f"labels ({', '.join(LABEL_KEYS)}), so that each column is a class"
+                f"labels ({', '.join(LABEL_KEYS)}), so each column is taken as a class"
             )
         marks[number] = [_MARKS[field] for field in fields]
     first: dict[str, int] = {}
@@ -349,7 +346,7 @@ def _from_object(place: str, found: Any) -> Entry:
     if path is None or label is None or not isinstance(found[path], str):
         have = ", ".join(map(repr, list(found)[:10]))
         raise UserError(
-            f'{place}: needs "path", a text, and "label"; it has {short(have) or "nothing"}'
+            f'{place}: needs "path", a string, and "label"; it has {short(have) or "nothing"}'
         )
     labels = found[label] if isinstance(found[label], list) else [found[label]]
     for one in labels:

@@ -1,5 +1,5 @@
-"""Made-up images and videos that a classifier can learn, with captions or with a label for each
-pixel too: experiments run on them without data.
+"""Synthetic images, videos, captions and segmentation maps that a model can learn, to run
+experiments without data.
 """
 
 import dataclasses
@@ -55,20 +55,21 @@ def images(
     split: str = "train",
     channels: PositiveInt = 3,
 ) -> _Images:
-    """A source of noisy images of one colored pattern per class,
-    the same for an index at any time.
+    """Makes a source of noisy images with one colored pattern per class.
+
+    An index gives the same image every time.
 
     Args:
         image_size: Height and width in pixels.
-        num_classes: Label i % num_classes belongs to record i.
+        num_classes: Number of classes; record i has the label i % num_classes.
         num_examples: Length of the source.
         seed: Seed of patterns and noise.
-        split: 'train' or 'test': equal patterns, other noise.
+        split: 'train' or 'test', with the same patterns but different noise.
         channels: Number of image channels.
 
     Returns:
         A source of `image` uint8 (image_size, image_size,
-        channels) and `label`. Raises UserError for another split.
+        channels) and `label`. Raises UserError for any other split.
     """
     if split not in _SPLITS:
         raise UserError(f"fake images have the splits 'train' and 'test', not {split!r}")
@@ -106,8 +107,8 @@ def pairs(
     seed: Seed = 0,
     split: str = "train",
 ) -> _Pairs:
-    """A pair source (see data/image_text/pairs.py) of the same images, two captions each,
-    which name the pattern.
+    """Makes a source of image-text pairs (see data/image_text/pairs.py) from the same images, with
+    two captions each that name the class.
 
     Args:
         image_size, num_classes, num_examples, seed, split: The same as in `images`.
@@ -121,7 +122,7 @@ def pairs(
 
 @dataclasses.dataclass(frozen=True)
 class _Video:
-    """Frames in memory, as `data.video.decode` reads them."""
+    """Frames in memory, with the interface of the videos of `data.video.decode`."""
 
     frames: np.ndarray
 
@@ -167,16 +168,16 @@ def videos(
     seed: Seed = 0,
     split: str = "train",
 ) -> _Videos:
-    """A source of the images of `images`, each moving in a direction of its class,
-    two pixels a frame.
+    """Makes a source of videos in which each image of `images` moves two pixels per frame, in a
+    direction that depends on its class.
 
     Args:
         image_size, num_classes, num_examples, seed, split: The same as in `images`.
         num_frames: Length of every video.
 
     Returns:
-        The source; `video` has len() and get(indices) -> uint8 (n, image_size, image_size,
-        3). Raises as images.
+        A source of `video`, with len() and get(indices) -> uint8 (n, image_size, image_size,
+        3), and `label`. Raises the same errors as `images`.
     """
     return _Videos(images(image_size, num_classes, num_examples, seed, split), num_frames)
 
@@ -223,23 +224,23 @@ def scenes(
     seed: Seed = 0,
     split: str = "train",
 ) -> _Scenes:
-    """A source of noisy rectangles, each in the color of its class, for segmentation.
+    """Makes a segmentation source of noisy rectangles, each in the color of its class.
 
     Args:
         image_size: (H, W) in pixels, or one int for both.
         num_classes: Number of classes, at most 255.
         num_examples: Length of the source.
         seed: Seed of colors, rectangles and noise.
-        split: 'train' or 'test': equal colors, other scenes.
+        split: 'train' or 'test', with the same colors but different scenes.
 
     Returns:
         A source of `image` uint8 (H, W, 3) and `label` uint8 (H, W), the class of each pixel or
-        255 where it has none. Raises UserError for another split and for more classes.
+        255 where it has none. Raises UserError for any other split and for too many classes.
     """
     if split not in _SPLITS:
         raise UserError(f"fake scenes have the splits 'train' and 'test', not {split!r}")
     if num_classes > IGNORED:
         raise UserError(
-            f"a label of one byte tells at most {IGNORED} classes apart, not {num_classes}"
+            f"labels of one byte distinguish at most {IGNORED} classes, not {num_classes}"
         )
     return _Scenes(per_axis(image_size, 2), num_classes, num_examples, seed, split)

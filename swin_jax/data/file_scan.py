@@ -1,9 +1,9 @@
-"""Scans files for damage, with a report from which an interrupted scan resumes:
-what pictures and videos share.
+"""Scans files for damage, with a report from which an interrupted scan resumes;
+shared by the scans of images and videos.
 
-A report has a line of JSON for each file, a finding: its `path`, `bytes`, time of change
-(`changed`), `problem` ('' for a good file) and what else the check tells. A `passing` problem is
-the system's, as of permissions: the next scan reads the file again.
+A report has one line of JSON per file, a finding: its `path`, `bytes`, time of change (`changed`),
+`problem` ('' for a good file) and whatever else the check finds. A `passing` problem lies with the
+system, for example with permissions, so the next scan reads the file again.
 """
 
 import json
@@ -24,16 +24,16 @@ Finding = dict[str, Any]
 
 
 class UnfinishedError(Exception):
-    """The scan cannot go on, though it could begin: findings can no longer be written,
-    or no files be read. The text is one line for the user.
+    """Raised when a scan that has begun cannot continue, because findings can no longer be written
+    or files no longer be read; its text is one line for the user.
     """
 
 
-_BATCH = 256  # files that are handed to the threads together
+_BATCH = 256  # files handed to the threads at once
 
 
 def begin(path: str) -> Finding:
-    """The beginning of a finding: path, size and time of change; taken before the file is read."""
+    """The first fields of a finding (path, size, time of change), taken before the file is read."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # a name with a zero byte
@@ -42,10 +42,10 @@ def begin(path: str) -> Finding:
 
 
 def problem(path: str, error: UnreadableError) -> Finding:
-    """The end of a finding about a file that cannot be read.
+    """The remaining fields of a finding about a file that cannot be read.
 
     Raises:
-        UnfinishedError: Not the file is at fault: its mount is gone, or too many files are open.
+        UnfinishedError: The file is not at fault: its mount is gone, or too many files are open.
     """
     if storage.is_of_machine(error):
         raise UnfinishedError(_unfinished(f"read {path}", str(error))) from error
@@ -59,19 +59,19 @@ def scan(
     holds: Callable[[Finding], bool],
     num_threads: int = 0,
 ) -> list[Finding]:
-    """Checks files, with a progress bar; a file that the report has, unchanged, is not read again.
+    """Checks files, with a progress bar; skips unchanged files that are in the report already.
 
     Args:
         paths: Paths of the files.
         report: Path of the report to which findings are added.
-        check: A function that gives the finding of a path.
-        holds: True for a finding of an earlier scan that answers what this one asks.
-        num_threads: Threads that check; 0 for one per core.
+        check: A function that returns the finding of a path.
+        holds: A function that returns True if a finding of an earlier scan is still sufficient.
+        num_threads: Number of threads that check; 0 for one per core.
 
     Returns:
-        The findings, one for each path. Raises UserError where the report cannot be read or opened,
-        or is something else, as a list or one of the files, and UnfinishedError where the disk is
-        full before the end, or files can no longer be read.
+        The findings, one for each path. Raises UserError if the report cannot be read or opened, or
+        is not a report but, for example, a list or one of the files; UnfinishedError if the disk
+        becomes full, or files can no longer be read.
     """
     if os.path.lexists(report) and not os.path.isfile(report):
         raise UserError(
@@ -99,7 +99,7 @@ def scan(
                     file.write(json.dumps(finding) + "\n")
                     file.flush()
             finally:
-                # An interruption waits for the files at hand only.
+                # An interruption waits only for the files that are being checked.
                 pool.shutdown(cancel_futures=True)
     except OSError as error:
         if storage.is_unwritable(error):
@@ -111,23 +111,25 @@ def scan(
 
 
 def _check_not_scanned(report: str, paths: Sequence[str]) -> None:
-    """Raises UserError for a report that is one of the files, which are not written to."""
+    """Raises UserError if the report is one of the files to scan, which must not be written to."""
     name = os.path.basename(report)
     same = [path for path in paths if os.path.basename(path) == name and os.path.exists(path)]
     if os.path.exists(report) and any(os.path.samefile(report, path) for path in same):
-        raise UserError(f"--report={report} is a file that is scanned: give another --report=FILE")
+        raise UserError(
+            f"--report={report} is one of the files to scan: give another --report=FILE"
+        )
 
 
 def check_writable(path: str, others: Sequence[str], flag: str) -> None:
-    """Raises UserError where a list cannot be written, before hours have gone into a scan.
+    """Raises UserError if a list cannot be written, before hours are spent on a scan.
 
     Args:
         path: Path of the list.
         others: Files that it must not overwrite.
-        flag: The flag that it was given with, for messages.
+        flag: The flag that gave the path, for messages.
     """
     if _real(path) in map(_real, others):
-        raise UserError(f"{flag}={path} is what is scanned, or its report: give another file")
+        raise UserError(f"{flag}={path} would overwrite the input or the report: give another file")
     try:
         existed = os.path.lexists(path)
         with open(path, "a", encoding="utf-8"):
@@ -139,11 +141,10 @@ def check_writable(path: str, others: Sequence[str], flag: str) -> None:
 
 
 def write_list(path: str, data: bytes) -> None:
-    """Writes a list whole or not at all, through a link too;
-    a pipe or a device gets it as it comes.
+    """Writes a list atomically, also through a link; writes directly to a pipe or a device.
 
     Raises:
-        UnfinishedError: It cannot be written, on a full disk for example.
+        UnfinishedError: The list cannot be written, for example because the disk is full.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
@@ -162,7 +163,7 @@ def _unfinished(what: str, reason: str) -> str:
 def _real(path: str) -> str:
     try:
         return os.path.realpath(path)
-    # With a zero byte or half a character, as lists may hold them: no file is called so.
+    # The name, for example from a list, has a zero byte or half a character: no file has it.
     except ValueError:
         return path
 
@@ -191,17 +192,15 @@ def exit_status(act: Callable[[], bool]) -> int:
 
 
 def show(text: str) -> None:
-    """Prints a text; what the terminal has no signs for, as of names that are
-    not UTF-8, is escaped.
+    """Prints a text; escapes characters that the terminal cannot show, such as those of names that
+    are not UTF-8.
     """
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def check_splits(folder: str, flag: str) -> bool:
-    """True if a folder has class folders; raises UserError where its subfolders are splits of
-    a data set instead.
-    """
+    """True if a folder has class folders; raises UserError if its subfolders are splits."""
     inner = {entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."}
     if folders.are_splits(inner):
         one = os.path.join(flag, min(inner))
@@ -223,9 +222,7 @@ def _check_all(
 
 
 def _with_bar(findings: Iterable[Finding], known: list[Finding], num_new: int) -> Iterator[Finding]:
-    """Passes findings on, and shows how many are done and how many will fail, unless all are known
-    already.
-    """
+    """Yields the findings, with a bar of how many are done and failing unless all were known."""
     failing = sum(bool(finding["problem"]) for finding in known)
     total, done = len(known) + num_new, len(known)
     with Progress(total, "files", "scan", initial=done, show=num_new > 0) as progress:
@@ -236,8 +233,8 @@ def _with_bar(findings: Iterable[Finding], known: list[Finding], num_new: int) -
 
 
 def _known(report: str, holds: Callable[[Finding], bool]) -> Iterator[Finding]:
-    """Findings of an earlier run about files that have not changed since;
-    cuts off a line that it did not finish.
+    """Yields an earlier run's findings about files that have not changed since;
+    cuts off an unfinished last line.
     """
     if not os.path.isfile(report):
         return
@@ -255,7 +252,7 @@ def _known(report: str, holds: Callable[[Finding], bool]) -> Iterator[Finding]:
 
 
 def _is_torn(line: bytes) -> bool:
-    """True for a finding that was cut off anywhere; lists of files have lines with a path too."""
+    """True if a line is a finding that was cut off, not a line of another file with paths."""
     start, rest = b'{"path": ', line
     if path := re.match(rb'\{"path": "(?:[^"\\]|\\.)*"', line):
         start, rest = b', "bytes": ', line[path.end() :]

@@ -1,5 +1,5 @@
-"""The files of a folder: each once, in an order that depends on names only,
-and what was left out.
+"""Lists the files of a folder, each once and in an order that depends only on names, and counts
+what it leaves out.
 """
 
 import collections
@@ -20,19 +20,19 @@ NOWHERE = "links that lead nowhere"
 BESIDE = "files beside the folders of classes"
 SYSTEM = "folders that a system made"
 RUNS = "workdirs of runs"
-# A part of a data set in the name of a folder, whatever stands around it: 'Testing', 'seg_test'.
+# The name of a split within the name of a folder, such as 'Testing' or 'seg_test'.
 _SPLIT = re.compile(
     r"(?<![a-z])(train(ing)?|val(id(ation)?)?|test(ing)?|dev|eval(uation)?)(?=set|data|[^a-z]|$)"
 )
-# What Synology, QNAP, Windows, macOS and Linux put beside people's files, in lower case:
-# thumbnails, what was deleted, and parts of damaged files. None of it is meant as data.
+# Folders that Synology, QNAP, Windows, macOS and Linux put beside users' files, in lower case:
+# thumbnails, deleted files and parts of damaged files, none of which is meant as data.
 _MADE = frozenset(
     (
         *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin"),
         *("system volume information", "__macosx", "lost+found"),
     )
 )
-_SHOWN = 8  # kinds that a message names
+_SHOWN = 8  # kinds that a message names at most
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Files:
     Attributes:
         paths: Paths relative to the folder; files of a folder come before those of its subfolders,
             both sorted.
-        left_out: {suffix in lower case, or kind of entry: how many there are}.
+        left_out: {suffix in lower case, or kind of entry: number of entries}.
     """
 
     paths: tuple[str, ...]
@@ -51,7 +51,7 @@ class Files:
 
 @dataclass
 class _Walk:
-    """The state of a walk; `files` and `links` are (path, real path of its folder)."""
+    """The state of a walk: the real folders that were read, and the paths found in them."""
 
     suffixes: tuple[str, ...]
     real: set[str] = field(default_factory=set)
@@ -68,24 +68,24 @@ def files_under(
     seen: set[str] | None = None,
     copies: bool = False,
 ) -> Files:
-    """Finds the files at any depth of a folder, those that links lead to among them.
+    """Finds the files at any depth of a folder, including those that links lead to.
 
-    A file is found once: a link that leads back into what is read anyway, as a link to the
-    parent does, is left out. So are pipes, sockets and devices. Names that begin with a dot are
-    passed over; folders that systems make, see `is_made`, and workdirs are left out. A link that
-    leads nowhere is found as a file, so that whoever reads it says that it is missing.
+    Each file is found once: links to files and folders that are read anyway, such as a link to the
+    parent, are left out, as are pipes, sockets, devices, workdirs and the folders that systems make
+    (see `is_made`). Names that begin with a dot are ignored. A broken link is listed as a file, so
+    that its reader reports it as missing.
 
     Args:
         folder: The folder.
         suffixes: Endings of names, in lower case, such as '.jpg'.
-        root: A folder around it all of whose subfolders are read,
+        root: An enclosing folder all of whose subfolders are read,
             so that links between them are left out too.
-        seen: Real paths of files that links in other subfolders lead to, which are left out;
-            those of this one are added.
-        copies: True to find a file once more for each link to it.
+        seen: Real paths that links in other subfolders led to, which are left out here;
+            those found here are added.
+        copies: True to list a file again for each link to it.
 
     Returns:
-        The files, and what was left out. Raises UserError where the folder cannot be opened.
+        The files, and what was left out. Raises UserError if the folder cannot be opened.
     """
     top = os.path.realpath(root or folder)
     walk = _Walk(tuple(suffixes))
@@ -121,15 +121,15 @@ def class_folders(
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The subfolders of a folder that stand for classes, sorted, and what was left out.
 
-    Names that begin with a dot are passed over, and folders that systems make, see `is_made`, and
-    workdirs are left out. A link to the folder itself, to one around it or around a class, or to
-    another of the subfolders is not a class of its own and is left out. So is one that leads
-    nowhere, as to a disk that is not mounted. Raises UserError where the folder cannot be opened,
-    is a workdir, or holds splits instead.
+    Names that begin with a dot are ignored, and workdirs and folders that systems make (see
+    `is_made`) are left out. A link to the folder itself, to a folder that encloses it or a class, or
+    to another subfolder is not a class of its own and is left out, as is a broken link, for example
+    to a disk that is not mounted. Raises UserError if the folder cannot be opened, is a workdir, or
+    holds splits instead of classes.
 
     Args:
         root: The folder.
-        suffixes: The same as in `files_under`; such files beside the subfolders are counted.
+        suffixes: Endings as in `files_under`; files with them beside the subfolders are counted.
     """
     top, names, left_out = os.path.realpath(root), [], collections.Counter()
     try:
@@ -170,17 +170,17 @@ def class_folders(
 def files_of_classes(
     root: str, names: Sequence[str], suffixes: Sequence[str], what: str
 ) -> tuple[list[str], list[int], dict[str, int]]:
-    """The files of class folders, each once: a link to what another class has as well is left out.
+    """The files of class folders, each once: a link to a file of another class is left out.
 
     Args:
-        root: The folder around them.
-        names: Names of the subfolders, as `class_folders` gives them.
+        root: The folder of the class folders.
+        names: Names of the class folders, from `class_folders`.
         suffixes: The same as in `files_under`.
         what: A word for the files, for messages.
 
     Returns:
-        (paths relative to root, the number of the class of each, what was left out). Raises
-        UserError where a class has no file.
+        (paths relative to root, the class number of each, what was left out). Raises UserError if
+        a class has no files.
     """
     paths, labels, left_out, seen = [], [], collections.Counter(), set()
     for label, name in enumerate(names):
@@ -208,14 +208,12 @@ def _not_meant(entry: os.DirEntry) -> str:
 
 
 def refuse_names(place: str, names: Sequence[str]) -> None:
-    """Raises UserError where what should be the classes of a set are its splits,
-    or where two names look the same.
-    """
+    """Raises UserError if the names of classes are those of splits, or if two look the same."""
     labels.refuse_twins(place, names)
     if len(names) > 1 and are_splits(names):
         advice = "call them train and val"
         if "train" in names:
-            advice = "give each a folder for every class in it, train/CLASS, or a list beside it"
+            advice = "give each of them class folders, train/CLASS, or a list beside it"
         raise UserError(
             f"{place} holds splits, not classes: {', '.join(names)}; "
             f"read each of them separately, or {advice}"
@@ -223,13 +221,13 @@ def refuse_names(place: str, names: Sequence[str]) -> None:
 
 
 def are_splits(names: Collection[str]) -> bool:
-    """True if folders are parts of a data set by their names, which are alike but for the part."""
+    """True if the names of folders are those of splits and differ in nothing else."""
     parts = [_SPLIT.subn("", name.casefold()) for name in names]
     return {count for _, count in parts} == {1} and len({rest for rest, _ in parts}) == 1
 
 
 def describe(left_out: Mapping[str, int]) -> str:
-    """One line for people, 'left out 3: .heic (2), .txt (1)'; '' if nothing was left out."""
+    """A line such as 'left out 3: .heic (2), .txt (1)'; '' if nothing was left out."""
     if not left_out:
         return ""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
@@ -239,13 +237,13 @@ def describe(left_out: Mapping[str, int]) -> str:
 
 
 def tell_left_out(folder: str, left_out: Mapping[str, int]) -> None:
-    """Warns of what a walk of a folder left out, in one line."""
+    """Warns in one line of what was left out of a folder."""
     if left_out:
         warn(f"{folder}: {describe(left_out)}")
 
 
 def _read(walk: _Walk, folder: str, start: str) -> None:
-    """Reads the folder `start` and its subfolders, but follows no links; those are noted."""
+    """Reads the folder `start` and its subfolders; notes links without following them."""
     todo = [start]
     while todo:
         path = todo.pop()
@@ -279,7 +277,7 @@ def _entries(walk: _Walk, folder: str) -> Iterator[os.DirEntry]:
 
 
 def _is(kind) -> bool:
-    """The answer of `DirEntry.is_dir` or `is_file`; False for a link that leads to itself."""
+    """The result of `DirEntry.is_dir` or `is_file`; False for a link that leads to itself."""
     try:
         return kind()
     except OSError:
@@ -287,8 +285,8 @@ def _is(kind) -> bool:
 
 
 def _is_read(target: str, top: str) -> bool:
-    """True if a walk of `top` comes to the real folder `target` without links,
-    or if `target` is around it.
+    """True if a walk of `top` reaches the real folder `target` without links,
+    or if `target` encloses `top`.
     """
     if os.path.commonpath([target, top]) == target:
         return True
@@ -297,13 +295,13 @@ def _is_read(target: str, top: str) -> bool:
 
 
 def _is_listed(target: str, walk: _Walk) -> bool:
-    """True if the real path of a file is among those that were found without a link."""
+    """True if the file with this real path was found without a link."""
     folder, name = os.path.split(target)
     return folder in walk.real and not name.startswith(".") and name.lower().endswith(walk.suffixes)
 
 
 def _is_in_subfolder(target: str, top: str, suffixes: Sequence[str]) -> bool:
-    """True if a walk of the subfolders of `top` comes to the real file `target` without links."""
+    """True if a walk of the subfolders of `top` reaches the real file `target` without links."""
     folder, name = os.path.split(target)
     inside = os.path.commonpath([folder, top]) == top != folder
     return (

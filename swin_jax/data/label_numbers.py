@@ -1,4 +1,4 @@
-"""Labels of files as numbers: those that a list has, or those of the class names."""
+"""Turns the labels of a list into numbers, which are either given or follow from class names."""
 
 import os
 import re
@@ -11,19 +11,19 @@ from swin_jax.core.errors import UserError, did_you_mean, warn
 from swin_jax.core.labels import composed, read_names
 from swin_jax.data.rows_of_lists import short
 
-MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
-MAX_MARKS = 2**33  # bytes: a mark for each file and class where files have several labels
+MAX_LABEL = 1_000_000  # larger is a mistake: every label up to the largest one needs a name
+MAX_MARKS = 2**33  # bytes, one for each file and class if files have several labels
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file and its labels, as texts.
+    """A file and its labels as strings.
 
     Attributes:
         place: Place of the entry for messages, such as 'train.csv:7'.
         path: Path as the list gives it.
-        labels: One or several, with composed letters; none only where others have several.
-        name: The name that the list gives the class beside its number; '' if it gives none.
+        labels: Labels in composed Unicode; empty only if other files have several.
+        name: Class name that the list gives beside the number; '' if it gives none.
     """
 
     place: str
@@ -37,13 +37,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Annotations:
-    """A list with numbers as labels.
+    """The files of a list and their labels as numbers.
 
     Attributes:
-        paths: N paths as they stand in the list.
-        labels: N numbers, of each file's first class; 0 where `marks` are used.
-        marks: int8 (N, K) of `data.labels.Marked` where files have several labels, else None.
-        class_names: K names in label order; '0', '1', ... where the list has numbers only.
+        paths: N paths as the list gives them.
+        labels: N class numbers; 0 if `marks` are used.
+        marks: int8 (N, K) marks, see `data.labels.Marked`, if files have several labels; else None.
+        class_names: K names in label order; '0', '1', ... if the list has only numbers.
     """
 
     paths: tuple[str, ...]
@@ -55,15 +55,15 @@ class Annotations:
 def numbered(
     file: str, entries: Sequence[Entry], class_names: str = "", num_classes: int = 0
 ) -> Annotations:
-    """Gives the labels of a list their numbers.
+    """Numbers the labels of a list.
 
     Args:
         file: The list, for messages.
         entries: Files of the list, at least one.
-        class_names, num_classes: The same as in `read`.
+        class_names, num_classes: The same as in `annotations.read`.
 
     Returns:
-        The list. Raises UserError as `read`.
+        The list. Raises the same errors as `annotations.read`.
     """
     if num_classes > MAX_LABEL + 1:
         raise UserError(f"num_classes is {num_classes}, more than {MAX_LABEL + 1}")
@@ -74,15 +74,15 @@ def numbered(
         raise UserError(f"{bare.place}: {short(bare.path)} has no label")
     known = read_names(class_names) if class_names else ()
     if known and num_classes and len(known) != num_classes:
-        raise UserError(f"{class_names} has {len(known)} names, num_classes is {num_classes}")
+        raise UserError(f"{class_names} has {len(known)} names, but num_classes is {num_classes}")
     numbers, names = _numbers(file, entries, known, num_classes)
     marks = None
     if several:
         if len(entries) * len(names) > MAX_MARKS:
             raise UserError(
-                f"{file}: {len(entries):,} files of several labels and {len(names):,} classes "
-                f"take a mark for each of both, more than {MAX_MARKS:,}: number classes without "
-                "gaps, or keep fewer in a list"
+                f"{file}: a mark for each of {len(entries):,} files and {len(names):,} classes "
+                f"takes more than {MAX_MARKS:,} bytes: number classes without gaps, or split the "
+                "list"
             )
         marks = np.zeros((len(entries), len(names)), np.int8)
         for row, found in zip(marks, numbers):
@@ -92,12 +92,12 @@ def numbered(
 
 
 def once(file: str, entries: Sequence[Entry]) -> list[Entry]:
-    """The entries of a list, each file once, with a warning that counts rows which repeat one.
+    """The entries of a list, each file once; warns with the number of rows that repeat a file.
 
-    A list with a row for each box in a picture would count pictures of many boxes many times.
+    Otherwise a list with one row per bounding box would count an image once for each box.
 
     Raises:
-        UserError: A file that appears twice with different labels.
+        UserError: A file appears twice with different labels.
     """
     seen: dict[str, Entry] = {}
     for entry in entries:
@@ -105,23 +105,23 @@ def once(file: str, entries: Sequence[Entry]) -> list[Entry]:
         if set(first.labels) != set(entry.labels):
             raise UserError(
                 f"{entry.place}: {short(entry.path)} has other labels in {first.place}; "
-                "several labels of a file go into one row, as 'cat;dog' or in a JSON list"
+                "write several labels of a file in one row, as 'cat;dog' or as a JSON list"
             )
     tell_repeated(file, len(entries), len(seen))
     return list(seen.values())
 
 
 def tell_repeated(file: str, rows: int, files: int) -> None:
-    """Warns of the rows of a list that name a file again, if there are more rows than files."""
+    """Warns of the rows of a list that repeat a file, if there are any."""
     if rows > files:
         warn(
             f"{file}: left out {rows - files} of {rows} rows, "
-            "which give a file again with the same labels"
+            "which repeat a file with the same labels"
         )
 
 
 def _check_labels(entries: Sequence[Entry]) -> None:
-    """Raises UserError for a label that a file has twice; warns of one that may be several."""
+    """Raises UserError if a file has a label twice; warns if one label may be meant as several."""
     known = {label for entry in entries for label in entry.labels}
     joined = {
         label: any(part.strip() in known for part in label.split(","))
@@ -132,19 +132,19 @@ def _check_labels(entries: Sequence[Entry]) -> None:
         if len(set(entry.labels)) < len(entry.labels):
             raise UserError(
                 f"{entry.place}: {short(entry.path)} has the label "
-                f"{short(max(entry.labels, key=entry.labels.count))} twice; marks of 0 and 1 "
-                "go into a table with a column for each class"
+                f"{short(max(entry.labels, key=entry.labels.count))} twice; write marks of 0 and 1 "
+                "as a table with a column for each class"
             )
         if found := next((label for label in entry.labels if joined.get(label)), None):
             warn(
                 f"{entry.place}: {short(repr(found))} is read as one class; "
-                "several labels are written 'cat;dog'"
+                "write several labels as 'cat;dog'"
             )
             joined = {}
 
 
 def _refuse_mixed(entries: Sequence[Entry]) -> None:
-    """Raises UserError for numbers among names: a slip would be a class of its own."""
+    """Raises UserError if labels mix numbers and names, as a typo would become its own class."""
     labels = [(entry.place, label) for entry in entries for label in entry.labels]
     number = next((found for found in labels if re.fullmatch(r"[-+]?[\d.]+", found[1])), None)
     if number is None:
@@ -154,7 +154,7 @@ def _refuse_mixed(entries: Sequence[Entry]) -> None:
     )
     raise UserError(
         f"{place}: the label {short(repr(name))} is not a number from 0, "
-        f"as labels with numbers are ({number[0]}); give class_names=FILE if all are names"
+        f"but others are ({number[0]}); give class_names=FILE if all are names"
     )
 
 
@@ -182,7 +182,7 @@ def _numbers(
         _refuse_mixed(entries)
     names = tuple(known) or tuple(sorted(found))
     if num_classes and len(names) > num_classes:
-        raise UserError(f"{file} has {len(names)} classes, num_classes is {num_classes}")
+        raise UserError(f"{file} has {len(names)} classes, but num_classes is {num_classes}")
     place = {name: number for number, name in enumerate(names)}
     if len(place) < len(names):
         raise UserError(f"two classes have the same name in the class names of {file}")
@@ -200,8 +200,8 @@ def _numbers(
 def _names_beside(
     entries: Sequence[Entry], numbers: Sequence[tuple[int, ...]], count: int
 ) -> tuple[str, ...]:
-    """The names that stand beside numbers, where each class has one of its own;
-    else the numbers.
+    """The names that the list gives beside the numbers, if each class has one of its own;
+    otherwise the numbers.
     """
     pairs = {
         (own[0] if len(own) == 1 else None, entry.name) for entry, own in zip(entries, numbers)

@@ -1,5 +1,6 @@
-"""A source whose labels are those of another set: numbers, one mark for each class,
-or one number for each pixel.
+"""Sources with other labels than their records have: renumbered, or one mark for each class.
+
+A label is a number, a vector of marks, or a number for each pixel.
 """
 
 import dataclasses
@@ -10,18 +11,18 @@ import numpy as np
 from swin_jax.core.constants import IGNORED
 from swin_jax.core.errors import UserError
 
-UNKNOWN = -1  # the mark of a class that a record says nothing of
+UNKNOWN = -1  # the mark of a class of which it is not known whether a record has it
 
 
 @dataclasses.dataclass(frozen=True)
 class Relabeled:
-    """The records of a source with labels of other numbers.
+    """The records of a source with renumbered classes.
 
     Attributes:
         source: The data set that is read.
         index: The new number of each class of `source`.
-        class_names: Names of the classes in the order of the new numbers. Where a record has
-            several marks, it has UNKNOWN for a class that `source` lacks.
+        class_names: Names of the classes in the order of the new numbers. In vectors of marks,
+            classes that `source` lacks are UNKNOWN.
     """
 
     source: Any
@@ -53,7 +54,7 @@ class Relabeled:
         if not 0 <= label < len(self.index):
             raise UserError(
                 f"{self.record_name(record)} has the label {label}, "
-                f"and its set {len(self.index)} classes"
+                f"but its data set has only {len(self.index)} classes"
             )
         return self.index[label]
 
@@ -64,7 +65,7 @@ class Relabeled:
         if wrong.size:
             raise UserError(
                 f"{self.record_name(record)} has the label {wrong.max()}, "
-                f"and its set {len(self.index)} classes"
+                f"but its data set has only {len(self.index)} classes"
             )
         return table[label]
 
@@ -75,7 +76,7 @@ class Marked:
 
     Attributes:
         source: The data set that is read; its labels are not used.
-        marks: int8 (N, K): 1 where the class is there, 0 where not, UNKNOWN where nothing is known.
+        marks: int8 (N, K): 1 if the record has the class, 0 if it does not, else UNKNOWN.
     """
 
     source: Any
@@ -99,11 +100,11 @@ class Marked:
 
 @dataclasses.dataclass(frozen=True)
 class OneMark:
-    """The records of a source of one label each, with a mark for every class instead of its number.
+    """The records of a single-label source, with a mark for every class instead of a number.
 
     Attributes:
         source: The data set that is read.
-        classes: K.
+        classes: K, the number of classes.
     """
 
     source: Any
@@ -128,21 +129,19 @@ class OneMark:
 
 
 def marked(source: Any, classes: int) -> Any:
-    """A source whose records have a mark for each class;
-    as it is where they have, or where K is not known.
+    """A source whose records have a mark for each class; the given one if they have marks already
+    or K is not known.
 
     Args:
         source: The data set that is read.
-        classes: K, for a source without class names; 0 if not known.
+        classes: K, the number of classes, for a source without class names; 0 if not known.
     """
     classes = len(source.class_names) or classes
     return OneMark(source, classes) if classes and not has_several(source) else source
 
 
 def has_several(source: Any) -> bool:
-    """True if the records of a source have a mark for each class, int8 (K,),
-    instead of one number.
-    """
+    """True if the records of a source have marks, int8 (K,), instead of a number as label."""
     return bool(getattr(source, "multi_label", False))
 
 
@@ -150,23 +149,23 @@ def check(label: np.ndarray, classes: int) -> None:
     """Checks a batch of labels.
 
     Args:
-        label: (B,) int, (B, K) marks, or (B, H, W) of pixels, where IGNORED is no class.
-        classes: K; 0 does not check.
+        label: (B,) int, (B, K) marks, or (B, H, W) of pixels, of which IGNORED ones have no class.
+        classes: K, the number of classes; 0 skips the check.
 
     Raises:
-        UserError: A number that is not a class, or another number of marks.
+        UserError: A number is not a class, or the number of marks is not K.
     """
     if not classes or label.ndim == 0:
         return
     if label.ndim == 3:
-        # In bytes, IGNORED + 1 is 0: one quick pass, where a mask takes 15 ms for a batch of 16.
+        # IGNORED + 1 wraps to 0 in bytes: one fast pass; a mask takes 15 ms per batch of 16.
         if label.dtype == np.uint8:
             label = (label + np.uint8(1)).max(initial=1).astype(int) - 1
         else:
             label = label[label != IGNORED]
     if label.ndim == 2:
         if label.shape[1] != classes:
-            raise UserError(f"records have {label.shape[1]} marks, the model {classes} classes")
+            raise UserError(f"records have {label.shape[1]} marks; the model has {classes} classes")
     elif label.size and not (0 <= label.min() and label.max() < classes):
         wrong = label.max() if label.min() >= 0 else label.min()
         raise UserError(

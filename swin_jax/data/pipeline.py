@@ -1,10 +1,10 @@
 """Training and evaluation batches from random-access sources, on grain.
 
 The order of the data is a function of (seed, step): source -> seed -> shuffle -> repeat ->
-random_map, and row i of update s is element s * batch_size + i. A process reads the rows that it
-owns, so batches and augmentations depend neither on the number of loader workers or threads nor on
-how many processes share a batch, and a run resumes anywhere by asking for its step. The unit of
-work is one update's rows, which keeps the cost per image of the loader small.
+random_map, and row i of update s is element s * batch_size + i. Each process reads only its own
+rows, so batches and augmentations do not depend on the number of loader workers or threads or of
+processes that share a batch, and a run resumes at any step. Loaders work on all rows of an update
+at once, which keeps their cost per image small.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ _NARROW = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
 
 
 class Source(Protocol):
-    """A data set with random access; it is pickled to loader workers, so it opens files lazily."""
+    """A data set with random access; opens files lazily, as it is pickled to loader workers."""
 
     class_names: tuple[str, ...]
 
@@ -49,13 +49,13 @@ class TrainData:
             every value that it returns is stacked into the batch.
         batch_size: Rows of the global batch.
         seed: Seed of the order and of the augmentation, 0 to 2**32 - 1.
-        num_workers: Loader processes; 0 reads in threads of this process. Their batches travel
-            through /dev/shm, where a container must allow for num_workers * (prefetch + 2) of them.
-        num_threads: Number of reading threads where num_workers is 0; 0 reads when a batch is asked
-            for.
+        num_workers: Loader processes; 0 reads in threads of this process. Batches are passed
+            through /dev/shm, which must have room for num_workers * (prefetch + 2) of them.
+        num_threads: Number of reading threads if num_workers is 0; 0 reads a batch only on
+            request.
         prefetch: Batches kept ready (by each worker).
-        expected_classes: Number of classes that the model is made for; 0 does not check.
-        expected_examples: Number of examples that epochs are counted with; 0 does not check.
+        expected_classes: Number of classes of the model; 0 skips the check.
+        expected_examples: Number of examples in an epoch of the config; 0 skips the check.
     """
 
     source: Source
@@ -87,7 +87,7 @@ class TrainData:
         return labels.has_several(self.source)
 
     def with_classes(self, index: Sequence[int], class_names: Sequence[str]) -> "TrainData":
-        """The same records with the labels of another set:
+        """The same records with the class numbers of another data set;
         `index` has the new number of each class.
         """
         return dataclasses.replace(
@@ -99,19 +99,19 @@ class TrainData:
         return dataclasses.replace(self, source=labels.marked(self.source, self.expected_classes))
 
     def check_counts(self) -> None:
-        """Raises UserError where the source is not of the expected numbers, as `batches` does."""
+        """Raises UserError, as `batches` does, if the counts are not the expected ones."""
         _check_counts(self.source, self.expected_classes, self.expected_examples)
 
     def batches(self, start_step: int, rows: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
         """Yields this process's rows of the batches of updates start_step, start_step + 1,
-        ... without end.
+        ..., endlessly.
 
         Args:
             start_step: The first update; starting there equals skipping the batches before it.
             rows: R row numbers, 0 to batch_size - 1.
 
         Returns:
-            An iterator of `image` uint8 (R, H, W, C), `label` int32 (R,) and what else the
+            An iterator of `image` uint8 (R, H, W, C), `label` int32 (R,), whatever else the
             transform returns, and `bad` uint8 (R,), 1 where a record was unreadable and the next
             readable one took its place. Call its `close()` to stop the workers. It raises UserError
             after `unreadable.MAX_RUN` unreadable records in a row.
@@ -135,9 +135,9 @@ class TrainData:
         return self._order().random_map(read)
 
     def records(self, update: int, rows: Sequence[int]) -> list[int]:
-        """The numbers of the records in rows of an update, 0 being the first one.
+        """The numbers, from 0, of the records that belong in rows of an update.
 
-        Where a record is unreadable, the row holds another one in its place.
+        If a record is unreadable, its row has another record instead.
         """
         order = self._order()
         return [int(order[update * self.batch_size + row]) for row in rows]
@@ -154,16 +154,16 @@ class EvalData:
     Attributes:
         source: The data set that is read.
         transform: `transform(example) -> example`.
-        batch_size: Rows of the global batch that is asked for (a mesh may need it rounded up). It
-            becomes the number of records if that is less.
+        batch_size: Desired rows of the global batch (a mesh may need it rounded up), at most the
+            number of records.
         num_workers: Loader processes; 0 reads in threads of this process.
-        num_threads: Number of reading threads where num_workers is 0; 0 reads when a batch is asked
-            for.
+        num_threads: Number of reading threads if num_workers is 0; 0 reads a batch only on
+            request.
         prefetch: Batches kept ready (by each worker).
-        expected_classes: Number of classes that the model is made for; 0 does not check.
-        unreadable: Treatment of a record that cannot be read: 'refuse' ends the evaluation with its
-              name, since a number without it is another number; 'leave_out' counts it, and the
-              evaluation reports `left_out`.
+        expected_classes: Number of classes of the model; 0 skips the check.
+        unreadable: Treatment of unreadable records: 'refuse' ends the evaluation and names the
+            record, as results without it are not comparable; 'leave_out' evaluates the others and
+            reports their number as `left_out`.
     """
 
     source: Source
@@ -196,7 +196,7 @@ class EvalData:
         return labels.has_several(self.source)
 
     def with_classes(self, index: Sequence[int], class_names: Sequence[str]) -> "EvalData":
-        """The same records with the labels of another set:
+        """The same records with the class numbers of another data set;
         `index` has the new number of each class.
         """
         return dataclasses.replace(
@@ -208,13 +208,11 @@ class EvalData:
         return dataclasses.replace(self, source=labels.marked(self.source, self.expected_classes))
 
     def check_counts(self) -> None:
-        """Raises UserError where the source is not of the expected number of classes,
-        as `batches` does.
-        """
+        """Raises UserError, as `batches` does, if the number of classes is not the expected one."""
         _check_counts(self.source, self.expected_classes)
 
     def num_batches(self, batch_size: int) -> int:
-        """Global batches that hold every record; the same on every process."""
+        """Number of global batches that cover all records; the same on every process."""
         return -(-len(self.source) // batch_size)
 
     def batches(self, batch_size: int, rows: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
@@ -225,11 +223,11 @@ class EvalData:
             rows: R row numbers, 0 to batch_size - 1.
 
         Returns:
-            An iterator of batches as TrainData's, `record` int32 (R,), their numbers in the source,
-            and `weight` float32 (R,): 1 for a record, 0 where the last record is repeated to fill
-            the batch, and for an unreadable record that is left out, whose `bad` is 1. Its other
-            values are those of another record. Where it is to be refused it raises UserError, as it
-            does after `unreadable.MAX_RUN` unreadable records in a row.
+            An iterator of batches like those of TrainData, with `record` int32 (R,), numbers in the
+            source, and `weight` float32 (R,): 1 for a record, 0 where the last record is repeated
+            to fill the batch and for an unreadable record that is left out, which has `bad` 1 and
+            another record's values. It raises UserError if an unreadable record is to be refused,
+            and after `unreadable.MAX_RUN` unreadable records in a row.
         """
         whole = range(len(self.source))
         parts = [whole[i : i + batch_size] for i in whole[::batch_size]]
@@ -238,7 +236,7 @@ class EvalData:
     def batches_of(
         self, parts: Sequence[Sequence[int]], batch_size: int, rows: Sequence[int]
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yields a batch as `batches` does for each part of the records.
+        """Yields one batch for each part of the records, in the form of `batches`.
 
         Args:
             parts: The numbers of the records of each batch, at least one and at most batch_size.
@@ -271,7 +269,7 @@ class _TrainBatches:
 
 @dataclasses.dataclass(frozen=True)
 class _EvalBatches:
-    """Item j is this process's rows of evaluation batch j, of the records `parts[j]`."""
+    """Item j is this process's rows of evaluation batch j, which has the records `parts[j]`."""
 
     source: Source
     transform: Callable[[dict[str, Any]], dict[str, Any]]
@@ -287,7 +285,7 @@ class _EvalBatches:
         records = [int(part[min(row, len(part) - 1)]) for row in self.rows]
         found = {i: self._read(i) for i in dict.fromkeys(records)}
         left_out = {i for i, example in found.items() if example is None}
-        if left_out:  # another record gives their rows the right shapes, and weighs nothing there
+        if left_out:  # another record, with weight 0, gives their rows the right shapes
             found |= dict.fromkeys(left_out, self._stand_in(part, found))
         real = np.array([row < len(part) for row in self.rows])
         out = np.array([i in left_out for i in records])
@@ -298,7 +296,7 @@ class _EvalBatches:
         return batch
 
     def _stand_in(self, part: Sequence[int], found: dict[int, Any]) -> dict[str, Any]:
-        """A readable record, of the same batch if it can be: others may have another size."""
+        """A readable record, preferably of the same batch, as others may differ in size."""
         for record in part:
             if example := found.get(record) or self._read(record):
                 return example
@@ -322,9 +320,9 @@ def _iterate(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Starts reading ahead and returns a generator that stops the readers when it is closed."""
     dataset = grain.MapDataset.source(batches)
-    num_workers = min(num_workers, os.cpu_count() or 1)  # more only compete
+    num_workers = min(num_workers, os.cpu_count() or 1)  # more would only compete
     if num_workers > 0:
-        # Grain 0.2.18 reads absl flags to start workers: UnparsedFlagAccessError.
+        # Grain 0.2.18 reads absl flags to start workers, which fails if they are not parsed.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         workers.start_tracker()
@@ -352,14 +350,14 @@ def _closing(iterator, classes: int) -> Iterator[dict[str, np.ndarray]]:
             if batch is None:
                 return
             # Workers send a subclass that pickles by reference to its shared memory;
-            # a plain view keeps that alive.
+            # a plain view keeps that memory alive.
             batch = {key: np.asarray(value) for key, value in batch.items()}
             if "label" in batch:
                 labels.check(batch["label"], classes)
             yield batch
     except BaseException as error:
         if not isinstance(error, (Exception, GeneratorExit)):
-            # Loaders at work are waited for, up to 25 s each; who asks to stop wants to save first.
+            # Closing waits up to 25 s for each busy loader, and saving must not wait for that.
             close = threading.Thread(target=close, daemon=True).start
         raise
     finally:
@@ -372,8 +370,8 @@ def _check(source: Source) -> None:
 
 
 def _check_counts(source: Source, classes: int, examples: int = 0) -> None:
-    """Raises UserError where a source has other numbers of classes or examples than a config;
-    0 does not check.
+    """Raises UserError if a source's number of classes or examples is not that of the config;
+    0 skips the check.
     """
     found, wanted, keys, names = [], [], [], source.class_names
     if classes and names and len(names) != classes:

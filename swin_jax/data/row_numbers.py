@@ -1,6 +1,4 @@
-"""Batches that hold nothing but the numbers of their rows,
-for a task that holds its data itself.
-"""
+"""Batches that contain only their row numbers, for tasks that hold the data themselves."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -23,10 +21,10 @@ class RowNumbers:
 
     @property
     def num_examples(self) -> int:
-        """Rows."""
+        """Number of rows, which count as the examples."""
         return self.batch_size
 
     def batches(self, start_step: int, rows: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
-        """Yields this process's rows, without end."""
+        """Yields the numbers of this process's rows, endlessly."""
         while True:
             yield {"row": np.asarray(rows, np.int32)}

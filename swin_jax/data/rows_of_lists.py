@@ -1,6 +1,4 @@
-"""Rows of lists that people give: tables, lines of JSON, a JSON list;
-and lists within one field.
-"""
+"""Reads the rows of users' lists (tables, lines of JSON, a JSON list) and lists within a field."""
 
 import collections
 import csv
@@ -15,12 +13,12 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.output.text import shown
 
 _COCO = ("images", "annotations", "categories")
-SPLIT = "split"  # the column that tells which part of a data set a row belongs to
+SPLIT = "split"  # the column that names the split a row belongs to
 _MAX_LISTED = 100_000  # characters of a list within a field
 
 
 def table_rows(path: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of every row that is not empty; the line is that on which the row ends."""
+    """Yields (line number, fields) of every row that is not empty, with the row's last line."""
     reader = text_files.csv_reader(io.StringIO(text, newline=""), separator, strict=True)
     try:
         for fields in reader:
@@ -33,7 +31,7 @@ def table_rows(path: str, text: str, separator: str) -> Iterator[tuple[int, list
 
 
 def objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
-    """(place, value) of every JSON value: of a list, or of lines."""
+    """Yields (place, value) of every JSON value in a list, or of each line unless `whole`."""
     if not whole:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
@@ -44,9 +42,7 @@ def objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
 
 
 def _records(file: str, found: Any) -> list[Any]:
-    """The records of a list, of {path: label}, or of COCO's annotations,
-    whose images have categories.
-    """
+    """The records of a JSON list, of {path: label}, or of COCO's images and their categories."""
     if isinstance(found, list):
         return found
     if isinstance(found, dict) and all(isinstance(found.get(key), list) for key in _COCO):
@@ -58,12 +54,10 @@ def _records(file: str, found: Any) -> list[Any]:
 
 
 def _categorized(file: str, images: list, marks: list, categories: list) -> list[dict[str, Any]]:
-    """Records of the images of iNaturalist and COCO:
-    each with the names of its categories, once.
-    """
+    """One record for each image of iNaturalist or COCO, with the names of its categories."""
     try:
         names = {row["id"]: row["name"] for row in categories}
-        # The keys of a dict are a set in order.
+        # The keys of a dict serve as an ordered set.
         found = {row["id"]: {"path": row["file_name"], "label": {}} for row in images}
         for mark in marks:
             found[mark["image_id"]]["label"][names[mark["category_id"]]] = None
@@ -97,23 +91,20 @@ def _json(place: str, text: str) -> Any:
 
 
 def refuse_splits(file: str, values: Sequence[Any]) -> None:
-    """Raises UserError where the rows of a list, by what they say under `split`,
-    belong to several.
-    """
+    """Raises UserError if the `split` fields of a list name several splits."""
     counts = collections.Counter(str(value).strip() for value in values if value not in (None, ""))
     if len(counts) > 1:
         known = ", ".join(f"{name} ({count})" for name, count in counts.most_common(10))
         raise UserError(
             f"{file} has rows of several splits, {short(known)}: "
-            "keep those of one in a file of their own"
+            "write those of each split to a file of their own"
         )
 
 
 def listed(text: str) -> list[Any] | None:
-    """The values of a list as programs write one into a field; None for others.
+    """The values of a list that a program wrote into a field; None if the field is not a list.
 
-    The notations are those of JSON, of a list or tuple of Python,
-    and of an array of texts of NumPy.
+    The list may be written as JSON, as a Python list or tuple, or as a NumPy array of strings.
     """
     text = text.strip()
     if text[:1] + text[-1:] not in ("[]", "()") or len(text) > _MAX_LISTED:
@@ -121,7 +112,7 @@ def listed(text: str) -> list[Any] | None:
     for parse in (json.loads, text_files.parse_literal):
         try:
             found = parse(text)
-        # Of brackets in brackets.
+        # Nested brackets raise the last ones.
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
         return list(found) if isinstance(found, (list, tuple)) else None
@@ -129,5 +120,5 @@ def listed(text: str) -> list[Any] | None:
 
 
 def short(text: Any) -> str:
-    """A text of at most 100 characters and one line, for messages."""
+    """Shortens a text to one line of at most 100 characters, for messages."""
     return shown(text, 100)

@@ -2,9 +2,9 @@
 folders of images.
 
 A source has a length, `source[i] -> {'image', 'label'}` (a PIL image or a uint8 array, and an
-int), `record_name(i)` for messages, and `class_names`. It pickles to loader workers without open
-files. Everything a user can get wrong raises UserError when the source is made; a damaged record
-raises when it is read.
+int), `record_name(i)` for messages, and `class_names`. It is pickled to loader workers without open
+files. Users' mistakes raise UserError when the source is made; a damaged record raises an error
+when it is read.
 """
 
 import collections
@@ -26,7 +26,7 @@ from swin_jax.data.image import archives, jpeg, picture
 from swin_jax.data.labels import Marked, has_several
 from swin_jax.data.rows_of_lists import short
 
-_PROBED = 100  # files of a list that are looked for when it is read
+_PROBED = 100  # files of a list whose existence is checked when it is read
 _DIGITS_TEST_SHARE = 0.2
 
 
@@ -62,11 +62,11 @@ class FileSource:
 
     Attributes:
         root: Folder of all files.
-        paths: Paths relative to root, one for a record.
-        labels: One for a record.
+        paths: Paths relative to root, one for each record.
+        labels: Class numbers, one for each record.
         class_names: Class names in label order.
         conversion: 'reference' or 'display', see data/image/picture.py.
-        limits: Limits on a picture; None for `picture.Limits()`.
+        limits: Limits on an image; None for `picture.Limits()`.
     """
 
     root: str
@@ -91,14 +91,14 @@ class FileSource:
 
 
 class TfdsSource:
-    """One split of a TFDS data set in array_record files;
-    pickles as its arguments and opens itself again.
+    """One split of a TFDS data set in array_record files; it is pickled as its arguments and
+    reopened when unpickled.
     """
 
     def __init__(
         self, directory: str, split: str, image_key: str = "image", label_key: str = "label"
     ):
-        """Opens the data set that lies in `directory` (which ends in its version); see `tfds`."""
+        """Opens the data set in `directory`, which ends in its version; see `tfds`."""
         self._arguments = (directory, split, image_key, label_key)
         self._records, self.class_names, name = tfds_directory.open_split(
             directory, split, image_key, label_key
@@ -124,9 +124,7 @@ class TfdsSource:
 
 
 class CachedSource:
-    """Keeps the images of another source, decoded, in memory from their first reading on;
-    each process for itself.
-    """
+    """Caches the decoded images of another source in the memory of each process."""
 
     def __init__(self, source):
         self._source = source
@@ -143,7 +141,7 @@ class CachedSource:
         if self._examples[index] is None:
             example = self._source[index]
             example = {**example, "image": np.asarray(example["image"])}
-            self._examples[index] = example  # threads that meet here store equal examples
+            self._examples[index] = example  # if threads race, they store equal examples
         return dict(self._examples[index])
 
     def record_name(self, index: int) -> str:
@@ -151,15 +149,15 @@ class CachedSource:
 
 
 def digits(split: str = "train") -> ArraySource:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, 80 % train and 20 % test by class,
-    split seed 0.
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, in a stratified split of 80% for
+    training and 20% for testing with seed 0.
 
     Args:
         split: 'train' or 'test'.
 
     Returns:
         A source of `image` uint8 (8, 8), 0 to 255, and `label` 0 to 9. Raises
-        UserError for another split.
+        UserError for any other split.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -185,20 +183,20 @@ def tfds(
     label_key: str = "label",
     in_memory: bool = False,
 ) -> TfdsSource | CachedSource:
-    """A TFDS data set that was prepared in the array_record format; needs no TensorFlow.
+    """Opens a TFDS data set prepared in the array_record format; does not need TensorFlow.
 
     Args:
         name: 'fashion_mnist', 'cifar10:3.0.2', 'set/config' or 'set/config:1.0.0';
-            without a version the newest.
+            the newest version unless one is named.
         split: Split in TFDS's notation, for example 'train' or 'train[:90%]'.
         data_dir: Folder of data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         image_key: The feature that holds the encoded image.
         label_key: The feature that holds the integer label.
-        in_memory: True to keep decoded images, for sets that fit in the memory of every loader
-            process.
+        in_memory: True to cache decoded images, for data sets that fit in the memory of every
+            loader process.
 
     Returns:
-        The source. Raises UserError, saying what to do, where the set,
+        The source. Raises UserError, saying what to do, if the data set,
         split or feature is missing or the files are TFRecord.
     """
     source = TfdsSource(tfds_directory.find(name, data_dir), split, image_key, label_key)
@@ -211,28 +209,29 @@ def image_folder(
     conversion: str = "display",
     limits: picture.Limits | None = None,
 ) -> FileSource | archives.ZipSource | Marked:
-    """Images in one sub-folder for each class, at any depth,
-    classes and files in sorted order (as torchvision's).
+    """Opens a folder of images with one subfolder for each class.
 
-    With `split`, where root/split has no sub-folders, the images are instead those of a list
-    beside it, 'split.csv', '.tsv', '.jsonl', '.json', '.txt' or 'split_map.txt'
-    (see `image_list`), or those of 'split.zip', which such a list may label (see
-    `archives.image_zip`): ImageNet-Zip of the official Swin code lies like that. 'classes.txt' may
-    give the class names, one per line in label order. Where there are sub-folders as well, a list
-    is read if it labels their files otherwise than by folder, see `annotations.labels_otherwise`.
+    Images may lie at any depth; classes and files are sorted, as in torchvision.
+
+    If `split` is given and root/split has no subfolders, the images are those of a list beside it,
+    'split.csv', '.tsv', '.jsonl', '.json', '.txt' or 'split_map.txt' (see `image_list`), or those
+    of 'split.zip', which such a list may label (see `archives.image_zip`), as in ImageNet-Zip of
+    the official Swin code. 'classes.txt' may give the class names, one per line in label order. If
+    there are subfolders too, a list is read only if it labels their files differently than the
+    folders do, see `annotations.labels_otherwise`.
 
     Args:
         root: The folder.
         split: Name of a subfolder of root to read instead.
-        conversion: 'display' turns pictures upright by their EXIF orientation and lays what is
-            transparent on white; 'reference' does neither, as torchvision, for ImageNet itself.
-        limits: Limits on a picture, beyond which a record is unreadable; None for
+        conversion: 'display' turns images upright by their EXIF orientation and puts transparent
+            ones on white; 'reference' does neither, like torchvision, for ImageNet itself.
+        limits: Limits on an image, beyond which a record is unreadable; None for
             `picture.Limits()`.
 
     Returns:
-        The source. Raises UserError where the folder is missing, has no class folder, or a
-        class has no image. A warning tells in one line what was left out: other files, links to
-        what is read anyway.
+        The source. Raises UserError if the folder is missing or has no class folder, or if a
+        class has no images. Warns in one line of what was left out: other files, and links to
+        files that are read anyway.
     """
     if not root:
         raise UserError("an image folder needs its path: give --config.data_dir=DIR")
@@ -268,20 +267,20 @@ def image_list(
     conversion: str = "display",
     limits: picture.Limits | None = None,
 ) -> FileSource | Marked:
-    """Images of a list, with one label or several.
+    """Opens the images of a list, each with one label or several.
 
     Args:
         annotation: The list, in one of the forms of `annotations.read`.
-        root: Folder that paths start from; '' is that of the list.
-        class_names: A text file of one name a line, in label order;
-            '' takes the names in the list, sorted, or numbers.
-        num_classes: Number of classes, for numbers of which the last ones do not occur; 0 counts
-              them.
+        root: Folder that paths are relative to; '' is that of the list.
+        class_names: A text file of one name per line, in label order;
+            '' takes the names in the list, sorted, or the numbers.
+        num_classes: Number of classes, needed if labels are numbers and the highest ones do not
+            occur; 0 counts them from the list.
         conversion, limits: The same as in `image_folder`.
 
     Returns:
-        The source, with `Marked` around it for several labels of an image. Raises UserError for
-        what is wrong in the list, and where none of its first images is there.
+        The source, wrapped in `Marked` if images have several labels. Raises UserError for
+        mistakes in the list, and if none of its first images exists.
     """
     annotation = os.path.expanduser(annotation)
     listed = annotations.read(annotation, class_names, num_classes)
@@ -296,7 +295,7 @@ def image_list(
 
 
 def _listed(root: str, split: str, conversion: str, limits: picture.Limits | None):
-    """The images of root/split.zip, or of a list beside root/split; None where there is neither."""
+    """The images of root/split.zip, or of a list beside root/split; None if there is neither."""
     annotation, names = annotations.beside(root, split)
     archive = os.path.join(root, f"{split}.zip")
     if os.path.isfile(archive):
@@ -306,7 +305,7 @@ def _listed(root: str, split: str, conversion: str, limits: picture.Limits | Non
 
 
 def _of_list(root: str, split: str, conversion: str, limits: picture.Limits | None):
-    """The images of the list beside root/split, whose paths start from there or from root."""
+    """The images of the list beside root/split, whose paths are relative to it or to root."""
     annotation, names = annotations.beside(root, split)
     inside = os.path.join(root, split)
     has_some = _has_some(inside, annotations.read(annotation).paths)
@@ -315,14 +314,14 @@ def _of_list(root: str, split: str, conversion: str, limits: picture.Limits | No
 
 
 def _has_some(root: str, paths: Sequence[str]) -> bool:
-    """True if a folder has any of the first files of a list; one of them may well be missing."""
+    """True if a folder has any of the first files of a list, some of which may be missing."""
     return any(os.path.isfile(os.path.join(root, path)) for path in paths[:_PROBED])
 
 
 def flat_folder(
     root: str, conversion: str = "display", limits: picture.Limits | None = None
 ) -> FileSource:
-    """Images without labels, for prediction: every image under a folder, in sorted order.
+    """Opens every image under a folder, sorted and without labels, for prediction.
 
     Args:
         root: The folder, or one image.
@@ -330,7 +329,7 @@ def flat_folder(
 
     Returns:
         A source with label 0 and no class names; `paths` are relative to root. Raises UserError
-        where the folder is missing or holds no image.
+        if the folder is missing or contains no images.
     """
     root = os.path.expanduser(root)
     if os.path.isfile(root):
@@ -349,8 +348,8 @@ def flat_folder(
 
 
 def may_be_imagenet(data_dir: str | None) -> bool:
-    """True for images of ImageNet-1K or of a test set made for it, by their 1000 classes or names
-    of synsets, and for a folder that cannot be read yet.
+    """True if images may be those of ImageNet-1K or one of its test sets: they have 1000 classes or
+    classes named by synsets, or cannot be read yet.
 
     Args:
         data_dir: A folder, list or archive of images, as `image_folder` reads it, or None.
@@ -364,8 +363,8 @@ def may_be_imagenet(data_dir: str | None) -> bool:
 
 @functools.lru_cache
 def _class_names(data_dir: str) -> tuple[str, ...]:
-    """The classes of the images that are read from a folder, list or archive. Raises UserError,
-    which is not remembered, where none can be read.
+    """The class names of images in a folder, list or archive; raises UserError, which is not
+    cached, if they cannot be read.
     """
     try:
         return _split_classes(data_dir, "val")
@@ -376,5 +375,5 @@ def _class_names(data_dir: str) -> tuple[str, ...]:
 def _split_classes(data_dir: str, split: str) -> tuple[str, ...]:
     folder = os.path.join(data_dir, split)
     names = folders.class_folders(folder)[0] if os.path.isdir(folder) else ()
-    with warnings.catch_warnings(action="ignore"):  # they come when the source is made
+    with warnings.catch_warnings(action="ignore"):  # they are shown when the source is made
         return tuple(names or image_folder(data_dir, split).class_names)

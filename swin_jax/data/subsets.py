@@ -1,4 +1,4 @@
-"""Some records of a source: by their indices, or the same number of each class."""
+"""Subsets of a source: records given by their indices, or equally many of each class."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,7 @@ from swin_jax.data.labels import has_several
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Some records of a source, by their indices."""
+    """The records of a source at given indices."""
 
     source: Any
     indices: tuple[int, ...]
@@ -38,20 +38,18 @@ class Selection:
 
 @checked
 def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
-    """The same number of records of every class, drawn at random;
-    reads every record once for its label.
+    """Draws the same number of records of every class at random.
 
-    Records that cannot be read are not drawn; a warning counts them.
+    Reads every record once for its label. Unreadable records are not drawn; a warning counts them.
 
     Args:
         source: The data set to draw from.
-        per_class: Records of each class.
-        seed: Seed of the draw; equal seeds give equal records, and a larger subset contains a
-            smaller one.
+        per_class: Number of records of each class.
+        seed: Seed of the draw. With the same seed, a larger subset contains a smaller one.
 
     Returns:
-        A source of per_class records of each class, in the order of `source`. Raises UserError
-        where a class has fewer, or records have several labels or one for each pixel.
+        A source of per_class records of each class, in the order of `source`. Raises UserError if
+        a class has fewer, or if records have several labels or a label for each pixel.
     """
     if has_several(source):
         raise UserError(
@@ -65,8 +63,8 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
         found = rng.permutation(np.flatnonzero(labels == label))
         if per_class > len(found):
             raise UserError(
-                f"{per_class} records of each class were asked for; "
-                f"the class {name!r} has {len(found)}"
+                f"per_class={per_class} records of each class were requested, "
+                f"but the class {name!r} has only {len(found)}"
             )
         chosen.append(found[:per_class])
     return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))

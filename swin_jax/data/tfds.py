@@ -18,7 +18,7 @@ _NAME = r"(?P<name>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?
 
 
 def default_data_dir() -> str:
-    """$TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """The folder of data sets: $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
     return os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
@@ -26,13 +26,13 @@ def find(name: str, data_dir: str | None = None) -> str:
     """Finds the directory of a prepared data set.
 
     Args:
-        name: 'set', 'set/config', either with ':1.2.3' behind;
-            the newest version where none is named.
+        name: 'set' or 'set/config', either of them followed by ':1.2.3' or not;
+            the newest version unless one is named.
         data_dir: Folder of data sets; by default default_data_dir().
 
     Returns:
-        The path that ends in the version. Raises UserError, saying how to prepare the set,
-        where there is none.
+        The path that ends in the version. Raises UserError, saying how to prepare the data set,
+        if it is missing.
     """
     match = re.fullmatch(_NAME, name)
     if not match:
@@ -55,17 +55,17 @@ def find(name: str, data_dir: str | None = None) -> str:
 def open_split(
     directory: str, split: str, image_key: str, label_key: str
 ) -> tuple[Sequence[dict[str, Any]], tuple[str, ...], str]:
-    """Opens one split.
+    """Opens one split of images and labels.
 
     Args:
         directory: Folder of the data set, ending in its version.
         split: Split in TFDS's notation.
-        image_key: A feature that is an image.
-        label_key: A feature that is an integer.
+        image_key: Name of an image feature.
+        label_key: Name of an integer feature.
 
     Returns:
-        (records with the image as encoded bytes, class names in label order or (), the set's name).
-        Raises UserError where the split or a feature is missing or the files are TFRecord.
+        (records with the image as encoded bytes, class names in label order or (), name of the data
+        set). Raises UserError if the split or a feature is missing or the files are TFRecord.
     """
     records, features, name = open_records(directory, split, image_key, (label_key,))
     return records, tuple(getattr(features[label_key], "names", None) or ()), name
@@ -74,18 +74,18 @@ def open_split(
 def open_records(
     directory: str, split: str, image_key: str, keys: Sequence[str], encoded: Sequence[str] = ()
 ) -> tuple[Sequence[dict[str, Any]], Mapping[str, Any], str]:
-    """Opens one split for any features.
+    """Opens one split with any features.
 
     Args:
         directory: Folder of the data set, ending in its version.
         split: Split in TFDS's notation.
-        image_key: A feature that is an image.
-        keys: Other features that must be there; 'captions/text' is `text` inside of `captions`.
-        encoded: Images among them that stay encoded too.
+        image_key: Name of an image feature.
+        keys: Other required features; 'captions/text' is `text` inside `captions`.
+        encoded: Image features among `keys` that stay encoded too.
 
     Returns:
-        (records with the image as encoded bytes, TFDS features by name, the set's name). Raises
-        UserError as open_split.
+        (records with the image as encoded bytes, TFDS features by name, name of the data set).
+        Raises the same errors as open_split.
     """
     import tensorflow_datasets as tfds
 
@@ -120,7 +120,7 @@ def open_records(
 
 @contextlib.contextmanager
 def split_errors(name: str, split: str):
-    """Turns what TFDS raises of a split's description and files into a UserError."""
+    """Context manager that turns TFDS's errors about a split's files into a UserError."""
     try:
         yield
     except UserError:
@@ -133,7 +133,7 @@ def split_errors(name: str, split: str):
 def check_slices(split: str, known: Mapping[str, Any]) -> None:
     """Checks that every slice of a split has records.
 
-    TFDS itself reads records that nobody asked for where a slice ends before it begins.
+    TFDS itself would read the wrong records if a slice ended before it began.
 
     Args:
         split: Split in TFDS's notation, 'train[:10%]+test' for example.
@@ -141,7 +141,7 @@ def check_slices(split: str, known: Mapping[str, Any]) -> None:
 
     Raises:
         UserError: A slice is empty.
-        ValueError: Not the notation, a split that does not exist, or more records than it has.
+        ValueError: The notation is wrong, or a split or records do not exist.
     """
     import tensorflow_datasets as tfds
 
@@ -156,13 +156,13 @@ def check_slices(split: str, known: Mapping[str, Any]) -> None:
 
 
 def check_shards(instructions: Sequence[Any]) -> None:
-    """Looks at the files of a split before they are read, which waits for the writer of a pipe.
+    """Checks the files of a split before they are read, as reading a pipe would block.
 
     Args:
-        instructions: TFDS's, one for each file, which tell how many records it has.
+        instructions: TFDS's file instructions, which have the number of records of each file.
 
     Raises:
-        UserError: A file is missing, is none, or has not a byte for each of its records.
+        UserError: A file is missing, is not a regular file, or has fewer bytes than records.
     """
     if not instructions:
         raise UserError("the split has no records")
@@ -177,27 +177,27 @@ def check_shards(instructions: Sequence[Any]) -> None:
             raise UserError(f"cannot read {shard.filename}: it is a folder, a pipe or a device")
         if shard.examples_in_shard > max(status.st_size, 1):
             raise UserError(
-                f"{shard.filename} should have {shard.examples_in_shard} records and has "
+                f"{shard.filename} should have {shard.examples_in_shard} records but has only "
                 f"{status.st_size} bytes; prepare the data set again"
             )
 
 
 def open_builder(directory: str):
-    """The builder of TFDS for a prepared data set, without code of anybody else.
+    """Opens a prepared data set with TFDS's builder, which runs only TFDS's own code.
 
     Args:
         directory: Folder of the data set, ending in its version.
 
     Returns:
-        A tfds.core.DatasetBuilder. Raises UserError where the description is damaged or
-        names features of others.
+        A tfds.core.DatasetBuilder. Raises UserError if the description is damaged or
+        names features that are not TFDS's own.
     """
     import tensorflow_datasets as tfds
 
     read_features(directory)
     try:
         return tfds.builder_from_directory(directory)
-    except Exception as error:  # whatever TFDS makes of files that it did not write
+    except Exception as error:  # TFDS raises various errors for files that it did not write
         reason = " ".join(str(error).split())
         raise UserError(
             f"{directory} is not a data set that TFDS can open: {reason[:300]}"
@@ -206,7 +206,7 @@ def open_builder(directory: str):
 
 @dataclasses.dataclass(frozen=True)
 class _Records:
-    """Records of a split; UnreadableError for a damaged one."""
+    """The records of a split; a damaged one raises UnreadableError."""
 
     records: Sequence[dict[str, Any]]
 
@@ -223,7 +223,7 @@ class _Records:
 
 
 def _versions(parent: Path) -> list[tuple[tuple[int, ...], str]]:
-    """Versions that are prepared in a data set's directory, as ((1, 2, 3), '1.2.3')."""
+    """The prepared versions in a data set's directory, as ((1, 2, 3), '1.2.3')."""
     found = [path.parent.name for path in parent.glob("*/dataset_info.json")]
     return [
         (tuple(map(int, name.split("."))), name)

@@ -1,8 +1,8 @@
-"""Reads what a TFDS data set says of itself, before TFDS does:
-features.json names classes, which TFDS would import.
+"""Checks the description of a TFDS data set before TFDS reads it, since features.json names
+classes that TFDS would import.
 
-Only TFDS's own features are let through, so that a folder from elsewhere runs no code
-(tensorflow-datasets 4.9.10 imports the module of any name that it does not know).
+Only TFDS's own features are allowed, so that a downloaded folder cannot run code
+(tensorflow-datasets 4.9.10 imports the module of any unknown name).
 """
 
 import json
@@ -32,20 +32,20 @@ FEATURES = frozenset(
         "video_feature.Video",
     )
 )
-# Keys that name a class, of old and new files.
+# Keys that name a class, in old and new files.
 _NAMING = ("type", "pythonClassName", "python_class_name")
-_JSON = ("content", "json")  # keys of texts that are JSON themselves
+_JSON = ("content", "json")  # keys of strings that contain JSON
 
 
 def read_features(directory: str) -> dict[str, Any]:
-    """The content of a data set's features.json.
+    """Reads and checks a data set's features.json.
 
     Args:
         directory: Folder of the data set, ending in its version.
 
     Returns:
-        The whole as JSON. Raises UserError where features.json or dataset_info.json cannot be read,
-        is not a JSON object, or names a feature that is not one of FEATURES.
+        Its content. Raises UserError if features.json or dataset_info.json cannot be read or is
+        not a JSON object, or if a feature is not one of FEATURES.
     """
     info = _read(Path(directory) / "dataset_info.json")
     if not isinstance(info.get("name", ""), str):
@@ -65,7 +65,7 @@ def read_features(directory: str) -> dict[str, Any]:
             elif key in _NAMING and not (isinstance(inner, str) and inner in FEATURES):
                 raise UserError(
                     f"{path} names a feature that is not one of TFDS's own for images, "
-                    f"videos and texts and is not loaded: {repr(inner)[:100]}"
+                    f"videos and texts, so it is not loaded: {repr(inner)[:100]}"
                 )
     return content
 
@@ -79,7 +79,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     content = _parse(path, text)
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged, prepare the data set again: it holds no JSON object")
+        raise UserError(f"{path} is damaged, prepare the data set again: it is not a JSON object")
     return content
 
 
@@ -89,6 +89,6 @@ def _parse(path: Path, text: str | bytes) -> Any:
     except (
         ValueError,
         RecursionError,
-    ) as error:  # no UTF-8, no JSON, numbers of thousands of digits
+    ) as error:  # not UTF-8, not JSON, or numbers of thousands of digits
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged, prepare the data set again: {reason}") from error

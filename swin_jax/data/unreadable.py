@@ -1,6 +1,6 @@
-"""Records that cannot be read: which errors say so, and what training and evaluation do about them.
+"""Treatment of unreadable records in training and evaluation.
 
-Only what a file does wrong makes a record unreadable. A TypeError or KeyError is a mistake in a
+Only errors that a file causes make a record unreadable. A TypeError or KeyError is a mistake in a
 source or a transform and keeps its traceback.
 """
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 CAUSES = (UnreadableError, OSError, EOFError)
 POLICIES = ("refuse", "leave_out")
-MAX_RUN = 100  # this many unreadable records in a row are a broken data set, not a broken file
+MAX_RUN = 100  # so many unreadable records in a row mean that the data set is broken
 
 _named: set[str] = set()  # unreadable records that this process has warned about
 
@@ -32,9 +32,9 @@ def check_policy(policy: Any) -> None:
 def read(
     source: Any, index: int, transform: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> dict[str, Any]:
-    """A transformed record of a source.
+    """Reads and transforms a record of a source.
 
-    Raises one of CAUSES where it cannot be read; any other error gets a note that names the record.
+    Raises one of CAUSES if it cannot be read; any other error gets a note that names the record.
     """
     try:
         return transform(source[index])
@@ -48,8 +48,8 @@ def read(
 def read_or_next(
     index: int, rng: np.random.Generator, source: Any, transform: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
-    """The transformed record, or the next readable one, whose `bad` is 1;
-    UserError after MAX_RUN of them.
+    """The transformed record, or the next readable one with `bad` 1;
+    raises UserError after MAX_RUN unreadable records.
     """
     start = rng.bit_generator.state
     for skipped in range(MAX_RUN):
@@ -57,7 +57,7 @@ def read_or_next(
         try:
             example = read(source, record, lambda example: transform(example, rng))
             return {**example, "bad": np.uint8(skipped > 0)}
-        except CAUSES as error:  # of a clip only the frames that the transform chooses are decoded
+        except CAUSES as error:  # video frames are decoded only once the transform chooses them
             found, rng.bit_generator.state = error, start
         _warn_once(source.record_name(record), found, "using the next record instead")
     raise _broken(source, record, found)
@@ -66,8 +66,8 @@ def read_or_next(
 def read_for_evaluation(
     source: Any, index: int, transform: Callable[[dict[str, Any]], dict[str, Any]], policy: str
 ) -> dict[str, Any] | None:
-    """The transformed record; None for an unreadable one that is left out,
-    UserError where the policy refuses it.
+    """The transformed record; for an unreadable record, None or UserError, depending on the
+    policy.
     """
     try:
         return read(source, index, transform)
@@ -78,15 +78,15 @@ def read_for_evaluation(
             return None
         raise UserError(
             f"{name} cannot be read ({describe(error)}); an evaluation needs every record: repair "
-            "or remove it, or leave unreadable ones out with unreadable='leave_out' of its data"
+            "or remove it, or leave unreadable records out with unreadable='leave_out' of its data"
         ) from error
 
 
 def stand_in(
     source: Any, index: int, transform: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> dict[str, Any]:
-    """The next readable record after an unreadable one, for the shapes of its row;
-    UserError after MAX_RUN.
+    """The next readable record after an unreadable one, to give its row the right shapes;
+    raises UserError after MAX_RUN unreadable records.
     """
     for step in range(1, min(MAX_RUN, len(source)) + 1):
         record = (index + step) % len(source)
@@ -98,8 +98,7 @@ def stand_in(
 
 
 def left_out(data: Any, count: int) -> dict[str, int]:
-    """{'left_out': records that are missing in `count`}, what an evaluation reports;
-    {} where none may be.
+    """{'left_out': number of records that an evaluation left out}; {} if it may not leave out any.
 
     Args:
         data: A `pipeline.EvalData`.
@@ -109,12 +108,12 @@ def left_out(data: Any, count: int) -> dict[str, int]:
 
 
 def may_leave_out(data: Any) -> bool:
-    """True if a data set leaves unreadable records out."""
+    """True if evaluations on this data leave unreadable records out."""
     return getattr(data, "unreadable", "refuse") == "leave_out"
 
 
 def describe(error: Exception) -> str:
-    """An error in one line."""
+    """Describes an error in one line."""
     return shown(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
@@ -122,7 +121,7 @@ def _broken(source: Any, record: int, error: Exception) -> UserError:
     count = min(MAX_RUN, len(source))
     return UserError(
         f"{count} records in a row are unreadable, "
-        f"the last is {source.record_name(record)} ({describe(error)}); check the data set"
+        f"the last one is {source.record_name(record)} ({describe(error)}); check the data set"
     )
 
 

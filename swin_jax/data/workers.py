@@ -1,5 +1,5 @@
-"""Loader processes: they end with the process that reads from them,
-and leave the signals of a terminal to it.
+"""Sets up loader processes, which end together with the process that reads from them
+and leave the terminal's signals to it.
 """
 
 import contextlib
@@ -16,22 +16,20 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.output.streams import lasting
 from swin_jax.core.termination import SIGNALS, WARNINGS
 
-# Ctrl-C, schedulers and terminals that are closed send them to whole groups of processes.
+# Ctrl-C, schedulers and closed terminals send these to whole process groups.
 _LEFT = (signal.SIGINT, *SIGNALS)
 
 
 def start_tracker() -> None:
-    """Starts Python's tracker of shared memory, if it does not run yet.
+    """Starts Python's tracker of shared memory, without its warnings, unless it is running.
 
-    Call it before workers are started.
-
-    What loader processes have read ahead is left over when a run ends. The tracker removes it, but
-    warns of a leak, which nobody can mend.
+    Call it before workers are started. When a run ends, the tracker removes what loader processes
+    have read ahead, but would warn of a leak that the user can do nothing about.
     """
     before = os.environ.get("PYTHONWARNINGS")
     quiet = "ignore:resource_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
-    # It ignores the other signals of a terminal by itself, and inherits what is blocked.
+    # The tracker ignores the terminal's other signals itself, and inherits the blocked ones.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, *WARNINGS])
     try:
         resource_tracker.ensure_running()
@@ -44,21 +42,21 @@ def start_tracker() -> None:
 
 
 def set_up(*_: int) -> None:
-    """Prepares a loader process before it reads anything;
-    grain gives its number and how many there are.
+    """Prepares a loader process before it reads anything.
 
-    Python's own tracker removes their shared memory once all of them are gone.
+    Grain passes the number of the process and the number of processes. Python's tracker removes
+    their shared memory once all of them have ended.
     """
     for number in _LEFT:
         signal.signal(number, signal.SIG_IGN)
-    # What a transform prints makes no record unreadable.
+    # A transform that prints to a closed stream must not make records unreadable.
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     threading.Thread(target=_follow, name="parent", daemon=True).start()
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """A block that waits for loader processes; raises UserError where one of them was killed."""
+    """Context manager for waiting on loader processes; raises UserError if one was killed."""
     try:
         yield
     except RuntimeError as error:  # grain's, which has no type of its own
@@ -71,8 +69,8 @@ def watched() -> Iterator[None]:
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         raise UserError(
             f"a loader process was killed by {name}, most likely because it ran out of "
-            "memory or of room in /dev/shm: give a lower num_workers or prefetch, "
-            "or the machine more memory (a container --shm-size)"
+            "memory or of space in /dev/shm: lower num_workers or prefetch, "
+            "or provide more memory (for a container, --shm-size)"
         ) from error
 
 

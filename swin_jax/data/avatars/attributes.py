@@ -1,9 +1,9 @@
-"""Parts of an avatar's face, the attributes that texts and edits speak of, and what hides what.
+"""The parts of an avatar's face, the attributes used in texts and edits, and which hide others.
 
-All who draw, label, caption or judge avatars take the definitions from here. A face is a dict with
-one option of each of CHOICES, by the names that the package python_avatars 1.4.1 has for them.
-Options that it has besides are left out: tops that cover the eyes or ignore the hair color,
-moustaches, sunglasses, wild mouths, and colors that lie between two others.
+Drawing, labels, captions and evaluation of avatars share these definitions. A face is a dict with
+one option of each of CHOICES, named as in the package python_avatars 1.4.1. Some of its options
+are left out: tops that cover the eyes or ignore the hair color, moustaches, sunglasses, odd
+mouths, and colors between two others.
 """
 
 import bisect
@@ -26,8 +26,8 @@ GLASSES = ("PRESCRIPTION_1", "PRESCRIPTION_2", "ROUND")
 BEARDS = ("BEARD_LIGHT", "BEARD_MEDIUM", "BEARD_MAGESTIC")  # the package spells it so
 SMILES = ("SMILE", "BIG_SMILE")
 
-# How often each option is drawn, relative to the others of its choice. The order of choices and
-# options is that of the draws. Beards have the color of the hair.
+# Relative frequency of each option within its choice. Choices are drawn in this order. Beards have
+# the color of the hair.
 CHOICES: Mapping[str, Mapping[str, int]] = {
     "top": {**dict.fromkeys(HAIR, 5), **dict.fromkeys(HATS, 4)},
     "hair_color": dict.fromkeys(("BLACK", "BROWN", "BLONDE_GOLDEN", "RED", "SILVER_GRAY"), 1),
@@ -41,7 +41,7 @@ CHOICES: Mapping[str, Mapping[str, int]] = {
     "mouth": dict.fromkeys((*SMILES, "SERIOUS", "SAD", "DISBELIEF"), 1),
 }
 
-# The choice and the options by which a face has an attribute.
+# The choice that decides on each attribute, and the options that have it.
 MEANING: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "glasses": ("accessory", GLASSES),
     "beard": ("facial_hair", BEARDS),
@@ -53,28 +53,28 @@ MEANING: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "black_hair": ("hair_color", ("BLACK",)),
 }
 ATTRIBUTES = tuple(MEANING)
-# The attribute that hides another one: below a hat no hair is seen, and a beard is not hair.
+# {attribute: the one that hides it}: a hat hides the hair, and a beard does not count as hair.
 HIDDEN_BY: Mapping[str, str] = dict.fromkeys(("blond_hair", "red_hair", "black_hair"), "hat")
-# Options of these choices are who somebody is; mouth, eyes, brows, glasses and hats may vary.
+# The choices that make up a person's identity; mouth, eyes, brows, glasses and hats may vary.
 IDENTITY = ("top", "hair_color", "facial_hair", "nose", "skin_color")
 
-_TEST_SHARE = 5  # one appearance in so many is of the test split
+_TEST_SHARE = 5  # one in this many appearances belongs to the test split
 
 
 def draw(seed: int, split: str, index: int) -> dict[str, str]:
-    """Draws a face; the same everywhere, and of its arguments only.
+    """Draws a random face, which depends only on the arguments and is the same on every machine.
 
-    One option of each choice is drawn in the order of CHOICES, again and again until the appearance
-    is one of the split.
+    Draws one option of each choice in the order of CHOICES, and repeats until the appearance
+    belongs to the split.
 
     Args:
-        seed: Seed of the whole set.
+        seed: Seed of the whole data set.
         split: 'train' or 'test'; no appearance is in both.
         index: Number of the face in its split.
     """
     rng = random.Random(f"{seed} {split} {index}")
     while True:
-        # Only random() is promised to give the same numbers in every version of Python.
+        # Only random() is guaranteed to give the same numbers in every version of Python.
         face = {choice: _pick(options, rng.random()) for choice, options in CHOICES.items()}
         if is_test(face) == (split == "test"):
             return face
@@ -86,31 +86,30 @@ def _pick(options: Mapping[str, int], place: float) -> str:
 
 
 def is_test(face: Mapping[str, str]) -> bool:
-    """True if faces that look like this one belong to the test split: one appearance in five."""
+    """True if the appearance of a face belongs to the test split, as one in five does."""
     return zlib.crc32(" ".join(appearance(face).values()).encode()) % _TEST_SHARE == 0
 
 
 def appearance(face: Mapping[str, str]) -> dict[str, str]:
-    """The choices that are seen: colors of what is not there, or is below a hat, are left out."""
+    """The visible choices of a face, without the colors of missing or hidden parts."""
     hat, beard = face["top"] in HATS, face["facial_hair"] in BEARDS
     hidden = {"hat_color": not hat, "hair_color": hat and not beard}
     return {choice: option for choice, option in face.items() if not hidden.get(choice, False)}
 
 
 def attributes(face: Mapping[str, str]) -> np.ndarray:
-    """The attributes that a face was drawn with, below a hat too: int8 (8,), 0 or 1 each."""
+    """The attributes of a face, including those hidden by a hat: int8 (8,), each 0 or 1."""
     return np.array([face[choice] in options for choice, options in MEANING.values()], np.int8)
 
 
 def visible(marks: Any) -> np.ndarray:
-    """The attributes that can be told from a picture.
+    """The attributes that can be seen in an image.
 
     Args:
-        marks: (..., 8), positive where a face has an attribute: `attributes`, or a classifier's
-            decisions.
+        marks: (..., 8), positive where a face has an attribute, from `attributes` or a classifier.
 
     Returns:
-        bool (..., 8), False where an attribute is hidden by another one that the face has.
+        bool (..., 8), False if another attribute of the face hides the attribute.
     """
     marks = np.asarray(marks)
     seen = np.ones(marks.shape, bool)
@@ -120,7 +119,7 @@ def visible(marks: Any) -> np.ndarray:
 
 
 def marks(face: Mapping[str, str]) -> np.ndarray:
-    """The label of a picture, int8 (8,): 1 or 0, or `labels.UNKNOWN` for what is hidden."""
+    """The label of a face's image, int8 (8,): 1, 0, or `labels.UNKNOWN` for hidden attributes."""
     found = attributes(face)
     return np.where(visible(found), found, UNKNOWN).astype(np.int8)
 
@@ -133,8 +132,8 @@ IDENTITY_CLASSES = tuple(
 def identity_marks(face: Mapping[str, str]) -> np.ndarray:
     """The identity of a person, int8 (29,): a mark for each of IDENTITY_CLASSES.
 
-    It is 1 for the option that the face has and 0 for the others of the choice. What is not seen is
-    `labels.UNKNOWN`: all hair below a hat, and its color if there is no beard either.
+    A mark is 1 for the option that the face has and 0 for the others of the choice. Hidden choices
+    are `labels.UNKNOWN`: the hair under a hat, and its color unless there is a beard.
     """
     seen = appearance(face)
     found = []

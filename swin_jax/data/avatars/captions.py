@@ -1,4 +1,4 @@
-"""Captions of avatars, written from what is seen of them, and the texts that tell attributes."""
+"""Captions of avatars' visible parts, and the texts that describe attributes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from swin_jax.data.avatars import attributes as avatars
 
-# With and without an attribute: what zero-shot classification compares, and what edits ask for.
+# Texts with and without an attribute, for zero-shot classification and for edits.
 NEUTRAL = "a face"
 TEXT_PAIRS: Mapping[str, tuple[str, str]] = {
     "glasses": ("a face with glasses", NEUTRAL),
@@ -57,14 +57,13 @@ _HAT_COLORS = {"BLUE_02": "blue", "BLUE_03": "dark blue", "PASTEL_GREEN": "green
 
 
 def caption(face: Mapping[str, str], rng: np.random.Generator, left_out: float = 0.3) -> str:
-    """A caption of a face, such as 'a drawing of a person with round glasses,
-    red hair and a smile'.
+    """Writes a caption, such as 'a drawing of a person with round glasses, red hair and a smile'.
 
     Args:
-        face: An option of each of `attributes.CHOICES`. What is hidden is not spoken of.
-        rng: Generator that draws the template, the subject, the words, their order, and what is
-            left out.
-        left_out: Probability that a part is not spoken of, each by itself.
+        face: An option of each of `attributes.CHOICES`. Hidden parts are not mentioned.
+        rng: Generator that draws the template, the subject, the words, their order, and the parts
+            to leave out.
+        left_out: Probability of leaving out a part, independently for each.
     """
     parts = [_choose(words, rng) for words in _words(face) if rng.random() >= left_out]
     template, subject = _choose(TEMPLATES, rng), _choose(SUBJECTS, rng)
@@ -76,7 +75,7 @@ def caption(face: Mapping[str, str], rng: np.random.Generator, left_out: float =
 
 
 def _words(face: Mapping[str, str]) -> list[Sequence[str]]:
-    """The ways to say each part that there is something to say of."""
+    """The alternative phrases for each part that a caption can mention."""
     found = [
         options[face[choice]] for choice, options in _PHRASES.items() if face[choice] in options
     ]

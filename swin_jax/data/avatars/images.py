@@ -1,4 +1,4 @@
-"""Avatars in memory, with what is learned from them: attributes, identities, captions.
+"""Avatars in memory, with attributes, identities or captions to learn.
 
 Prepared by `python -m swin_jax.data.builders.avatars`.
 """
@@ -25,7 +25,7 @@ _MARKS = {"attributes": avatars.marks, "identity": avatars.identity_marks}
 class Avatars:
     """Faces and their labels.
 
-    A record has `image` uint8 (H, W, 3), `label`, and if it is asked for, `face`:
+    A record has `image` uint8 (H, W, 3), `label`, and on request `face`,
     the option of each choice.
 
     Attributes:
@@ -33,7 +33,7 @@ class Avatars:
         faces: The choices of each face.
         split: Name of the split, for messages.
         labels: 'attributes', a mark for each of `attributes.ATTRIBUTES`, or 'identity', one for
-            each of `attributes.IDENTITY_CLASSES`; -1 where it cannot be told from the picture.
+            each of `attributes.IDENTITY_CLASSES`; -1 for what the image does not show.
         with_faces: True for records with `face`, from which captions are written.
     """
 
@@ -73,7 +73,7 @@ def faces(
     with_faces: bool = False,
     name: str = "avatars",
 ) -> Avatars:
-    """The faces of a split.
+    """Opens the faces of a split.
 
     Args:
         data_dir: Folder of data sets; None for the default of `sources.tfds`.
@@ -86,7 +86,7 @@ def faces(
         A source.
 
     Raises:
-        UserError: The set or the split is missing, or `labels` is another word.
+        UserError: The data set or the split is missing, or `labels` is neither of these.
     """
     images, choices = _read(tfds_directory.find(name, data_dir), split)
     return Avatars(images, choices, split, labels, with_faces)
@@ -94,7 +94,7 @@ def faces(
 
 @functools.lru_cache(maxsize=4)
 def _read(directory: str, split: str) -> tuple[np.ndarray, tuple[dict[str, str], ...]]:
-    """Decoding takes seconds, so it is done once for the sources of an experiment."""
+    """The images and faces of a split, cached because decoding takes seconds."""
     builder = tfds_directory.open_builder(directory)
     if split not in builder.info.splits:
         raise UserError(
@@ -114,15 +114,15 @@ def _read(directory: str, split: str) -> tuple[np.ndarray, tuple[dict[str, str],
 def pair_train_transform(
     context_length: ContextLength = 32, left_out: Fraction = 0.3
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-    """The training transform of pairs: a caption is written at each reading.
+    """Makes the training transform of pairs, which writes a new caption at each visit.
 
     Args:
-        context_length: Tokens.
-        left_out: Probability that a caption does not speak of an attribute, each by itself.
+        context_length: Number of tokens.
+        left_out: Probability of leaving out a part of the face, independently for each.
 
     Returns:
-        transform(example, rng): `image`, and `text` int32 (context_length,);
-        the example has `face`.
+        transform(example, rng): `image`, and `text` int32 (context_length,), from an example
+        with `face`.
     """
     return functools.partial(_pair, context_length=context_length, left_out=left_out)
 
@@ -140,7 +140,7 @@ def fake_faces(
     labels: str = "attributes",
     with_faces: bool = False,
 ) -> Avatars:
-    """Faces with the choices of true ones, and noise for pictures: for trying without data.
+    """Makes random faces with noise as images, to try experiments without data.
 
     Args:
         num_examples: Length of the source.

@@ -5,17 +5,17 @@
         [--num_test 5000] [--seed 0]
 
 Each face is drawn from the parts of the package python_avatars and cropped to the head, on one
-color. The data set is called `avatars` at 32 pixels, else `avatars_SIZE`. It takes two minutes on
-two cores.
+color. The data set is called `avatars` at 32 pixels, otherwise `avatars_SIZE`. Building it takes
+two minutes on two cores.
 
-What is drawn follows from --seed, the split and the number of the face, so that it is the same
-everywhere, for any number of faces and of processes; `data.avatars.attributes.draw` says in which
-order. What a face looks like puts it into the training or the test split, so that no appearance is
-in both. About 900 of the 25,000 pictures repeat one of their own split. `samples.png` beside the
-data shows some faces.
+A face depends only on --seed, the split and its number (see `data.avatars.attributes.draw`), so it
+is the same on every machine and for any number of faces and processes. The appearance of a face
+decides on its split, so no appearance is in both. About 900 of the 25,000 images repeat another one
+of their split. `samples.png` beside the data shows some faces.
 
-These are drawings from a fixed library of parts, no photographs. python_avatars is MIT, by Ibon;
-its parts are after Avataaars by Pablo Stanley, free for personal and commercial use.
+These are drawings from a fixed library of parts, not photographs. python_avatars, by Ibon, is under
+the MIT license; its parts are based on Avataaars by Pablo Stanley, free for personal and commercial
+use.
 """
 
 import argparse
@@ -39,15 +39,15 @@ VERSION = "1.0.0"
 DEFAULT_SIZE = 32
 PACKAGE = "python_avatars"
 PACKAGE_VERSION = "1.4.1"
-BACKGROUND = (184, 199, 211)  # which no part has
-# Left, top, and length of the sides of the square around the head, in units of the drawing.
+BACKGROUND = (184, 199, 211)  # a color of none of the parts
+# Left, top and side of the square around the head, in units of the drawing.
 HEAD = (46, 14, 172)
 CREDIT = (
     "Drawn with python_avatars 1.4.1 (MIT, https://github.com/ibonn/python_avatars), "
     "whose parts are after Avataaars by Pablo Stanley (free for personal and commercial use)."
 )
 _HEADER = 'width="264px" height="280px" viewBox="0 0 264 280"'  # of the package's drawings
-_CHUNK = 64  # faces that a process draws at a time
+_CHUNK = 64  # faces that a process draws at once
 
 
 def build(
@@ -64,14 +64,14 @@ def build(
     Args:
         data_dir: Folder of data sets.
         size: Height and width in pixels.
-        num_train: Faces to train on.
-        num_test: Faces to test on.
+        num_train: Number of training faces.
+        num_test: Number of test faces.
         seed: Seed of the draws.
-        overwrite: True replaces what is there.
-        workers: Processes that draw; None is one for each core, 1 draws in this one.
+        overwrite: True to replace an existing data set.
+        workers: Number of drawing processes; None is one per core, 1 draws in this process.
 
     Returns:
-        Its path.
+        The path of the data set.
 
     Raises:
         UserError: A number is out of range, or python_avatars 1.4.1 or resvg-py is not installed.
@@ -115,7 +115,7 @@ def build(
 
 
 def check_package() -> None:
-    """Raises UserError where python_avatars 1.4.1 or resvg-py is not installed."""
+    """Raises UserError if python_avatars 1.4.1 or resvg-py is not installed."""
     try:
         version = importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
@@ -158,8 +158,8 @@ def render(face: Mapping[str, str], size: int) -> bytes:
 
 
 def sheet(size: int, seed: int, rows: int = 4, columns: int = 12) -> Any:
-    """The first faces to train on side by side, enlarged without smoothing to 64 pixels or more:
-    a PIL image.
+    """Draws the first training faces side by side in a PIL image, enlarged without smoothing to
+    64 pixels or more.
     """
     from PIL import Image
 
@@ -173,7 +173,7 @@ def sheet(size: int, seed: int, rows: int = 4, columns: int = 12) -> Any:
 
 
 def _drawing(face: Mapping[str, str]) -> str:
-    """The SVG file of a face, whole and on nothing."""
+    """The SVG file of a face, uncropped and on a transparent background."""
     import python_avatars as parts
 
     top = face["top"]
@@ -210,7 +210,7 @@ def _examples(
 
 
 def _set_up() -> None:
-    """Leaves Ctrl-C to the process that writes, and ends with it."""
+    """Makes a drawing process ignore Ctrl-C and end together with the writing process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     termination.end_with_parent()
 
@@ -250,16 +250,16 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="height and width in pixels")
     parser.add_argument(
-        "--num_train", type=int, default=20000, help="faces to train on (default: %(default)s)"
+        "--num_train", type=int, default=20000, help="training faces (default: %(default)s)"
     )
     parser.add_argument(
-        "--num_test", type=int, default=5000, help="faces to test on (default: %(default)s)"
+        "--num_test", type=int, default=5000, help="test faces (default: %(default)s)"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the draws (default: %(default)s)"
     )
     parser.add_argument(
-        "--workers", type=int, help="processes that draw (default: one for each core)"
+        "--workers", type=int, help="number of drawing processes (default: one per core)"
     )
     write.run(
         lambda f: build(

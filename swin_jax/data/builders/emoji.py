@@ -4,12 +4,12 @@ groups and keywords.
     python -m swin_jax.data.builders.emoji [--data_dir DIR] [--source FOLDER] [--size 64]
 
 Ten tarballs (33 MB) are fetched from the npm registry into DIR/downloads/emoji, checked and kept;
---source reads them from a folder where `npm pack` put them instead. Vectors are rendered with resvg
-(pip install resvg-py), pixels over white. The data set is called `emoji` at 64 pixels, else
-`emoji_SIZE`; each vendor is a split. It takes a minute.
+--source reads them instead from a folder that `npm pack` filled. Drawings are put on white; vector
+drawings are rendered with resvg (pip install resvg-py). The data set is called `emoji` at 64
+pixels, otherwise `emoji_SIZE`; each vendor is a split. Building it takes a minute.
 
 Licenses differ by vendor; they are printed and written beside the data (LICENSES.md). openmoji is
-CC-BY-SA: pictures that are derived from it must be shared alike.
+CC-BY-SA: images derived from it must be shared alike.
 """
 
 import argparse
@@ -44,7 +44,7 @@ class Vendor:
         package: An Iconify set (icons.json), or a package of assets/<code points>.webp.
         license: SPDX name of the license.
         credit: The author of the drawings and their source.
-        expected: Number of concepts that it draws.
+        expected: Number of concepts that the vendor draws.
     """
 
     package: npm.Package
@@ -148,13 +148,13 @@ def build(
         data_dir: Folder of data sets.
         source: Folder of the tarballs; None fetches them into data_dir/downloads/emoji.
         size: Height and width in pixels.
-        overwrite: True to replace what is there.
+        overwrite: True to replace an existing data set.
         vendors: {split name: its vendor}.
-        texts: Packages of names, keywords and sub-groups.
+        texts: Packages of names, keywords and subgroups.
 
     Returns:
-        Its path. Raises UserError where a tarball is missing, damaged or cannot be fetched, or
-        resvg-py is not installed.
+        The path of the data set. Raises UserError if a tarball is missing, damaged or cannot be
+        fetched, or if resvg-py is not installed.
     """
     name = "emoji" if size == DEFAULT_SIZE else f"emoji_{size}"
     write.refuse_existing(Path(data_dir).expanduser() / name / VERSION, overwrite)
@@ -203,14 +203,10 @@ def build(
 
 
 class Drawings:
-    """The drawings of one vendor: `codes` of the concepts that it has, in their order,
-    and `render`.
-    """
+    """The drawings of one vendor; `codes` are those of the concepts that it draws, in order."""
 
     def __init__(self, tarball: Path, concepts: tuple[Concept, ...]):
-        """Reads a tarball: an Iconify set if it holds icons.json,
-        else assets/<code points>.webp.
-        """
+        """Reads a tarball with an Iconify set (icons.json), or else assets/<code points>.webp."""
         files = npm.read_json(tarball, "icons.json", "chars.json")
         self._set = files.get("icons.json")
         if self._set is not None:
@@ -228,13 +224,13 @@ class Drawings:
             }
         if not self._drawings:
             raise UserError(
-                f"{tarball} holds no emoji: neither icons.json nor assets/*.webp that name any"
+                f"{tarball} holds no emoji: no icons.json or assets/*.webp file names any of them"
             )
         self.codes = tuple(self._drawings)
 
     def draw(self, code: str, size: int) -> Any:
-        """Draws an emoji: a PIL image, RGBA, of size x size pixels; of another size where the
-        vendor gives pixels. UserError if it is not valid.
+        """Draws an emoji as an RGBA PIL image of size x size pixels, or of its own size if it is
+        not a vector drawing; raises UserError if it is not valid.
         """
         drawing = self._drawings[code]
         encoded = drawing
@@ -245,8 +241,8 @@ class Drawings:
         return picture.open_image(encoded).convert("RGBA")
 
     def render(self, code: str, size: int) -> bytes:
-        """Draws an emoji over white, centered; returns a PNG of size x size pixels RGB. UserError
-        if it is not valid.
+        """Draws an emoji centered on white as an RGB PNG of size x size pixels; raises UserError if
+        it is not valid.
         """
         from PIL import Image
 

@@ -1,16 +1,16 @@
-"""Prepares the animated Fluent emoji of people:
-one clip of every action, person and skin tone, split by person.
+"""Prepares the animated Fluent emoji of people, with one clip of each action, person and skin tone,
+split by person.
 
     python -m swin_jax.data.builders.emoji_actions [--data_dir DIR]
         [--packages anim-3|anim-1,anim-2|all] [--source FOLDER] [--size 80]
 
-The animations lie in four npm packages (165, 182, 197 and 186 MB). A class is an action that is
-shown by a man, a woman and a person in six skin tones each; anim-3 alone has 16 whole classes
-(288 clips), all four have 60 (1,080 clips). Packages are fetched into DIR/downloads/emoji, checked
-and kept; --source reads them from a folder where `npm pack` put them. The data set is called
-emoji_actions/anim_3, emoji_actions/all, ..., with _SIZEpx behind at other sizes than 80 pixels; the
-splits are man, person and woman. All frames are kept, scaled down, as PNG with their transparency.
-That takes about a second a clip; a run that was stopped resumes with the next clip.
+The animations come in four npm packages (165, 182, 197 and 186 MB). A class is an action that a
+man, a woman and a person each show in six skin tones; anim-3 alone has 16 complete classes (288
+clips), all four packages have 60 (1,080 clips). Packages are fetched into DIR/downloads/emoji,
+checked and kept; --source reads them instead from a folder that `npm pack` filled. The data set is
+called emoji_actions/anim_3, emoji_actions/all, ..., followed by _SIZEpx for sizes other than 80
+pixels; the splits are man, person and woman. All frames are scaled down and kept as PNG with
+transparency. This takes about a second per clip; an interrupted run resumes with the next clip.
 
 Both packages and animations (Microsoft Corporation) are under the MIT license.
 """
@@ -54,8 +54,8 @@ class Animations:
     """A package of assets/<code points>.webp.
 
     Attributes:
-        package: The package that holds them.
-        sha512: Checksum of the tarball in base64, as the registry gives it; '' does not check.
+        package: The package that contains them.
+        sha512: Checksum of the tarball in base64, from the registry; '' skips the check.
     """
 
     package: npm.Package
@@ -110,16 +110,17 @@ def build(
 
     Args:
         data_dir: Folder of data sets.
-        packages: The packages to build from, of those in `available`.
+        packages: Names of the packages to build from, among those of `available`.
         source: Folder of the tarballs; None fetches them into data_dir/downloads/emoji.
         size: Height and width of the frames in pixels.
-        overwrite: True to replace what is there.
+        overwrite: True to replace an existing data set.
         available: Animations by name.
-        texts: Packages of the emoji's names, keywords and sub-groups.
+        texts: Packages of the emoji's names, keywords and subgroups.
 
     Returns:
-        Its path. Raises UserError where a package is unknown, missing, damaged or cannot be
-        fetched, where the packages hold no whole class, or where an animation cannot be read.
+        The path of the data set. Raises UserError if a package is unknown, missing, damaged or
+        cannot be fetched, if the packages have no complete class, or if an animation cannot be
+        read.
     """
     packages = _check(packages, available, size)
     config = _config(packages, available, size)
@@ -165,14 +166,14 @@ def build(
 def find_clips(
     archives: Mapping[str, Path], names: Path, keywords: Path, subgroups: Path
 ) -> list[Clip]:
-    """Finds the animations of people that do something.
+    """Finds the animations of people in action.
 
     Args:
         archives: Tarballs of animations, by the package's short name.
         names, keywords, subgroups: Tarballs of the emoji's texts.
 
     Returns:
-        Clips in the order of the tarballs. Still pictures and other emoji are left out.
+        Clips in the order of the tarballs, without still images and other emoji.
     """
     concepts = {concept.code: concept for concept in read_concepts(names, keywords, subgroups)}
     clips = []
@@ -192,14 +193,15 @@ def find_clips(
 
 
 def whole_classes(clips: Iterable[Clip]) -> tuple[list[Clip], list[str]]:
-    """Keeps the actions that every person shows in every skin tone.
+    """Keeps the clips of actions that every person shows in every skin tone.
 
     Args:
-        clips: Clips of any actions; of two with the same action, person and tone the first counts.
+        clips: Clips of any actions; of those with the same action, person and tone the first
+            counts.
 
     Returns:
-        (their clips sorted by class and tone, names of the classes). Raises UserError
-        where there is none.
+        (the clips sorted by class, person and tone, names of the classes). Raises UserError if
+        no action is complete.
     """
     found = collections.defaultdict(dict)
     for clip in clips:
@@ -224,7 +226,7 @@ def read_frames(data: bytes, size: int) -> list[bytes]:
 
     Returns:
         PNG files of size x size pixels RGBA. Raises UnreadableError or an error of the codec
-        for what is damaged.
+        if the data is damaged.
     """
     from PIL import Image
 
@@ -232,14 +234,14 @@ def read_frames(data: bytes, size: int) -> list[bytes]:
     for index in range(image.n_frames):
         image.seek(index)
         frame, png = image.convert("RGBA"), io.BytesIO()
-        # Which weighs colors with alpha.
+        # Resizing RGBA weights colors by alpha.
         frame.resize((size, size), Image.Resampling.LANCZOS).save(png, "png")
         frames.append(png.getvalue())
     return frames
 
 
 def _decode(clips: Iterable[Clip], archives: Mapping[str, Path], cache: Path, size: int) -> None:
-    """Writes cache/<code>.zip with the frames of each clip, where that is not there yet."""
+    """Writes the frames of each clip to cache/<code>.zip, unless the file exists."""
     cache.mkdir(parents=True, exist_ok=True)
     wanted = {(clip.package, clip.file): clip for clip in clips}
     done = sum(_cached(cache, clip).exists() for clip in wanted.values())
@@ -308,12 +310,12 @@ def _features(classes: list[str], size: int) -> dict[str, Any]:
 
 
 def _is_animated(data: bytes) -> bool:
-    """True if a WebP file has the animation flag, which takes less than opening it."""
+    """True if a WebP file has the animation flag; faster than opening it."""
     return data[12:16] == b"VP8X" and len(data) > 20 and bool(data[20] & 2)
 
 
 def _split_tones(stem: str) -> tuple[str, list[str]]:
-    """Code points of a file's name: (the emoji's code without tones and fe0f, its tones)."""
+    """Splits the code points in a file's name into (code without tones and fe0f, tones)."""
     points = [point for point in stem.lower().split("-") if point != "fe0f"]
     return "-".join(p for p in points if p not in _TONE_POINTS), [
         p for p in points if p in _TONE_POINTS
@@ -368,7 +370,7 @@ def main() -> None:
     parser.add_argument(
         "--packages",
         default="anim-3",
-        help="packages of animations, with commas, or all (default: %(default)s)",
+        help="packages of animations, separated by commas, or all (default: %(default)s)",
     )
     parser.add_argument(
         "--source", help="folder of the tarballs (default: fetch them from the npm registry)"

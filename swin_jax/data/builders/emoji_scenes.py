@@ -1,29 +1,30 @@
-"""Composes scenes of emoji on photographs, with the class of every pixel and the mask and box of
-every object.
+"""Composes scenes of emoji on photographs, with the class of each pixel and the mask and box of
+each object.
 
     pip install -e '.[emoji]'
     python -m swin_jax.data.builders.emoji_scenes [--data_dir DIR] [--source FOLDER]
         [--num_train 4000] [--num_val 400] [--num_shift 400]
 
-Six tarballs (9 MB) are fetched from the npm registry into DIR/downloads/emoji, where the other
-builders of emoji look too, checked and kept; --source reads them from a folder where `npm pack` put
-them instead. The backgrounds are the two photographs that scikit-learn ships. Writing the default
-4,800 scenes takes a minute and 180 MB.
+Six tarballs (9 MB) are fetched from the npm registry into DIR/downloads/emoji, which the emoji
+builders share, checked and kept; --source reads them instead from a folder that `npm pack` filled.
+The backgrounds are the two photographs that come with scikit-learn. Writing the default 4,800
+scenes takes a minute and 180 MB.
 
-DIR/emoji_scenes/1.0.0 then holds
+DIR/emoji_scenes/1.0.0 then contains
 
     classes.txt                           13 names: background and 12 emoji
     images/{train,val,shift}/NNNNNN.png   scenes of 128 x 128 pixels
     labels/{train,val,shift}/NNNNNN.png   the class of each pixel, 0 to 12
-    annotations/{train,val,shift}.json    objects as COCO has them: boxes, areas, masks as RLE
+    annotations/{train,val,shift}.json    objects in COCO's format: boxes, areas, masks as RLE
     LICENSES.md
 
 train and val show drawings of the same five vendors on different halves of the photographs; shift
-has val's halves with drawings of openmoji, a vendor with a style of its own. A scene follows from
-its split and number alone (`data.emoji.scenes`): fewer scenes are the first ones.
+has val's halves with drawings of openmoji, a vendor with a style of its own. A scene depends only
+on its split and number (see `data.emoji.scenes`), so a smaller set has the first scenes of a larger
+one.
 
 The drawings' licenses differ by vendor; they are printed and written beside the data. openmoji is
-CC-BY-SA: pictures that are derived from it, the shift split, must be shared alike.
+CC-BY-SA: images derived from it, such as the shift split, must be shared alike.
 """
 
 import argparse
@@ -44,7 +45,7 @@ from swin_jax.data.detection import rle
 from swin_jax.data.emoji import scenes
 
 PHOTOS = ("china.jpg", "flower.jpg")
-# Of noto_v1 and emojione, which tell their icons by older names.
+# Older names that noto_v1 and emojione use for their icons.
 _OTHER_NAMES = {"frog": "frog face", "pizza": "slice of pizza"}
 _PHOTO_LICENSES = """* china.jpg: CC-BY-2.0. https://www.flickr.com/photos/danielbuechele/6061409035
 * flower.jpg: CC-BY-2.0. https://www.flickr.com/photos/vultilion/6056698931
@@ -64,12 +65,12 @@ def build(
         data_dir: Folder of data sets.
         source: Folder of the tarballs; None fetches them into data_dir/downloads/emoji.
         counts: Number of scenes by split; None for those of `scenes.SPLITS`.
-        overwrite: True to replace what is there.
-        vendors: {name: its vendor}, those of the splits at least.
+        overwrite: True to replace an existing data set.
+        vendors: {name: vendor}, at least those of the splits.
 
     Returns:
-        Its path. Raises UserError where a tarball is missing, damaged or cannot be fetched, lacks
-        an emoji, a split would be empty, or resvg-py is not installed.
+        The path of the data set. Raises UserError if a tarball is missing, damaged, cannot be
+        fetched or lacks an emoji, if a split would be empty, or if resvg-py is not installed.
     """
     root = Path(data_dir).expanduser()
     target = root / scenes.NAME / scenes.VERSION
@@ -94,7 +95,7 @@ def build(
 
 
 def load_photos() -> list[np.ndarray]:
-    """The photographs that scikit-learn ships, uint8 (427, 640, 3)."""
+    """Loads the photographs that come with scikit-learn, uint8 (427, 640, 3)."""
     from sklearn.datasets import load_sample_image
 
     return [load_sample_image(name) for name in PHOTOS]
@@ -108,8 +109,8 @@ def load_sprites(tarball: Path, name: str) -> dict[int, np.ndarray]:
         name: The vendor's name, for the error.
 
     Returns:
-        {label: uint8 (h, w, 4), the longer side about `scenes.SPRITE_SIDE`}. Raises UserError
-        where one is missing.
+        {label: uint8 (h, w, 4) with a longer side of about `scenes.SPRITE_SIDE`}. Raises UserError
+        if one is missing.
     """
     names = [(code, name) for name, code in scenes.CODES.items()]
     names += [(scenes.CODES[name], other) for name, other in _OTHER_NAMES.items()]
@@ -137,7 +138,7 @@ def license_text(vendors: Mapping[str, emoji.Vendor]) -> str:
 
 
 def coco_categories() -> list[dict[str, Any]]:
-    """The classes of objects, numbered as the labels are."""
+    """The classes of objects in COCO's format, with the labels as ids."""
     return [{"id": label, "name": name} for label, name in enumerate(scenes.CLASSES) if label]
 
 

@@ -3,9 +3,9 @@
 
     python -m swin_jax.data.builders.fashion_mnist [--data_dir DIR] [--source FOLDER | --download]
 
-FOLDER holds the four idx.gz files (31 MB). By default it is where the Debian package
-`dataset-fashion-mnist` puts them; --download fetches them from the authors' server and checks their
-md5. The result takes 43 MB and ten seconds.
+FOLDER contains the four idx.gz files (31 MB); by default it is that of the Debian package
+`dataset-fashion-mnist`. --download fetches the files from the authors' server and checks their
+md5. The result takes 43 MB and ten seconds to build.
 
 License: MIT (Zalando SE). Paper: Xiao et al. (arXiv 1708.07747).
 """
@@ -50,11 +50,12 @@ def build(
     Args:
         data_dir: Folder of data sets.
         source: Folder of the four files.
-        overwrite: True to replace what is there.
+        overwrite: True to replace an existing data set.
         download: True to fetch the files into data_dir/downloads/fashion_mnist instead.
 
     Returns:
-        Its path. Raises UserError where a file is missing, damaged or cannot be fetched.
+        The path of the data set. Raises UserError if a file is missing, damaged or cannot be
+        fetched.
     """
     import tensorflow_datasets as tfds
 
@@ -88,8 +89,8 @@ def build(
 
 
 def fetch(folder: Path) -> None:
-    """Downloads the four files into `folder`, keeping those that are there;
-    raises UserError where one is not right.
+    """Downloads those of the four files that `folder` lacks;
+    raises UserError if one is not the expected file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, md5 in MD5.items():
@@ -114,7 +115,7 @@ def fetch(folder: Path) -> None:
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
     """Reads a gzipped idx file of uint8 with `ndim` axes;
-    raises UserError where it is missing or not such a file.
+    raises UserError if it is missing or is not such a file.
     """
     if not path.is_file():
         raise UserError(
@@ -126,7 +127,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}); fetch it again") from error
     start = 4 + 4 * ndim
-    # 0x800 + axes, then the lengths.
+    # 0x800 + number of axes, then their lengths.
     header = np.frombuffer(data[:start] if len(data) >= start else b"", ">u4")
     if (
         not len(header)

@@ -1,4 +1,4 @@
-"""Icons of an Iconify set: which of them draws an emoji, and its SVG."""
+"""Finds the icons of emoji in an Iconify set, and makes their SVG files."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from swin_jax.data.builders.unicode_emoji import (
 
 
 def svg(icons: dict[str, Any], drawing: tuple[str, Mapping[str, Any]]) -> str:
-    """The SVG file of (slug, flips) in an Iconify set."""
+    """The SVG file of an icon in an Iconify set, given as (slug, flips)."""
     slug, change = drawing
     icon = icons["icons"][slug]
     left, top = (icon.get(key, icons.get(key, 0)) for key in ("left", "top"))
@@ -33,16 +33,14 @@ def svg(icons: dict[str, Any], drawing: tuple[str, Mapping[str, Any]]) -> str:
 def match(
     icons: dict[str, Any], chars: Mapping[str, str], concepts: tuple[Concept, ...]
 ) -> dict[str, Any]:
-    """Finds the icon of each concept: by code points, else by name. Returns {code:
-    (slug, flips)}.
-    """
+    """Finds the icon of each concept by code points, or else by name: {code: (slug, flips)}."""
     names = {_slug(concept.name) for concept in concepts}
     drawings = {}
     for concept in concepts:
         by_code = _resolve(icons, chars.get(concept.code))
         by_name = None if by_code else _resolve(icons, _slug(concept.name))
-        # Names are not unique over time: 'cricket' is an old name of the cricket game's icon,
-        # not the insect.
+        # Names change over time: 'cricket' is an old name of the cricket game's icon, not of the
+        # insect.
         if (
             by_name
             and by_name[0] != _slug(concept.name)
@@ -56,15 +54,13 @@ def match(
 
 
 def _resolve(icons: dict[str, Any], slug: str | None) -> tuple[str, dict[str, Any]] | None:
-    """Follows aliases to an icon; returns its slug and the flips on the way,
-    None where there is no such icon.
-    """
+    """Follows aliases to an icon; returns its slug and the combined flips, or None without icon."""
     change = {}
-    for _ in range(10):  # an alias of an alias; a longer chain is a circle
+    for _ in range(10):  # aliases of aliases; a longer chain is a cycle
         if slug in icons["icons"]:
             return slug, change
         alias = icons.get("aliases", {}).get(slug)
-        if alias is None or "rotate" in alias:  # which no emoji has
+        if alias is None or "rotate" in alias:  # no emoji is rotated
             return None
         change = {
             key: change.get(key, False) != alias.get(key, False) for key in ("hFlip", "vFlip")
@@ -74,8 +70,6 @@ def _resolve(icons: dict[str, Any], slug: str | None) -> tuple[str, dict[str, An
 
 
 def _slug(name: str) -> str:
-    """An Iconify slug of a Unicode name; the two keycaps that only punctuation tells
-    apart are spelled out.
-    """
+    """The Iconify slug of a Unicode name; spells out # and *, which distinguish two keycaps."""
     name = name.lower().replace("#", " pound").replace("*", " asterisk")
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")

@@ -3,17 +3,17 @@ images of 1,000 classes.
 
     python -m swin_jax.data.builders.imagenet2012 --data_dir DIR --source FOLDER
 
-FOLDER holds the official files from https://image-net.org (an account is needed):
+FOLDER contains the official files from https://image-net.org (an account is needed):
     ILSVRC2012_img_train.tar (138 GB), or a folder train/ of synsets (nXXXXXXXX/ or nXXXXXXXX.tar)
     ILSVRC2012_img_val.tar (6.3 GB), or a folder val/, sorted into synsets or flat
     ILSVRC2012_devkit_t12.tar.gz (2.5 MB), or unpacked: needed for the labels unless val/ is sorted
         into synsets
-The result takes as much space as the two tars; JPEG bytes are stored as they are. About an hour on
-a local disk.
+The result takes as much space as the two tars, as JPEG bytes are stored unchanged. Building it
+takes about an hour on a local disk.
 
-License: the ImageNet terms of access: non-commercial research and education only; no
-redistribution. Labels are the synsets in sorted order, as everywhere in the field. Paper:
-Russakovsky et al., ILSVRC (arXiv 1409.0575).
+License: the ImageNet terms of access (non-commercial research and education only, no
+redistribution). Labels number the synsets in sorted order, as is usual. Paper: Russakovsky et al.,
+ILSVRC (arXiv 1409.0575).
 """
 
 import argparse
@@ -43,10 +43,10 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     Args:
         data_dir: Folder of data sets.
         source: Folder of the official files (see the module's docstring).
-        overwrite: True to replace what is there.
+        overwrite: True to replace an existing data set.
 
     Returns:
-        Its path. Raises UserError where files are missing or disagree.
+        The path of the data set. Raises UserError if files are missing or contradict each other.
     """
     import tensorflow_datasets as tfds
 
@@ -90,7 +90,7 @@ def labeled(files: dict[str, synsets.Files]) -> Iterator[dict[str, Any]]:
 
 
 def _validation(root: Path, known: set[str]) -> Iterator[dict[str, Any]]:
-    """Examples of the validation split; the labels are read at once, the images one by one."""
+    """Yields examples of the validation split; reads the labels first, then image by image."""
     path = _find(root, "the validation images", "ILSVRC2012_img_val.tar", "val", "validation")
     if path.is_dir() and any(entry.is_dir() for entry in path.iterdir()):
         files = synsets.open_synsets(path)
@@ -107,7 +107,7 @@ def _validation(root: Path, known: set[str]) -> Iterator[dict[str, Any]]:
 
 
 def _numbered(path: Path, truth: list[str]) -> Iterator[dict[str, Any]]:
-    """Labels ILSVRC2012_val_00000001.JPEG, ... by their number."""
+    """Yields examples of ILSVRC2012_val_00000001.JPEG, ..., labeled by the number in the name."""
     for name, data in synsets.read_files(path):
         number = Path(name).stem.rpartition("_")[2]
         if not number.isdigit() or not 1 <= int(number) <= len(truth):
@@ -116,7 +116,7 @@ def _numbered(path: Path, truth: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _ground_truth(root: Path) -> list[str]:
-    """The synset of each validation image, in the order of their numbers."""
+    """The synset of each validation image, ordered by the images' numbers."""
     import scipy.io
 
     numbers = [int(line) for line in _devkit_file(root, _TRUTH).decode().split()]
@@ -126,7 +126,7 @@ def _ground_truth(root: Path) -> list[str]:
 
 
 def _devkit_file(root: Path, name: str) -> bytes:
-    """A file of the development kit, unpacked or not."""
+    """Reads a file of the development kit, which may be unpacked or not."""
     for folder in (root, root / "data", root / _DEVKIT / "data"):
         if (folder / name).is_file():
             return (folder / name).read_bytes()

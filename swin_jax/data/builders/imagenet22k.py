@@ -3,12 +3,12 @@
     python -m swin_jax.data.builders.imagenet22k --data_dir DIR --source PATH
 
 PATH is fall11_whole.tar (1.3 TB, from https://image-net.org, an account is needed), or a folder
-of the synsets' nXXXXXXXX.tar files or folders. The result takes as much space; image bytes are
-stored as they are, so the few unreadable files of the release stay in, and are replaced and
+of the synsets' nXXXXXXXX.tar files or folders. The result takes as much space. Image bytes are
+stored unchanged, including the few unreadable files of the release, which are replaced and
 counted when they are read.
 
-License: the ImageNet terms of access: non-commercial research and education only;
-no redistribution. Labels are the 21,841 synsets in sorted order. Paper: Deng et
+License: the ImageNet terms of access (non-commercial research and education only, no
+redistribution). Labels number the 21,841 synsets in sorted order. Paper: Deng et
 al., ImageNet (CVPR 2009).
 """
 
@@ -30,10 +30,10 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     Args:
         data_dir: Folder of data sets.
         source: The tar of tars, or a folder of the synsets' tars or folders.
-        overwrite: True to replace what is there.
+        overwrite: True to replace an existing data set.
 
     Returns:
-        Its path. Raises UserError where there is nothing to read.
+        The path of the data set. Raises UserError if there is nothing to read.
     """
     import tensorflow_datasets as tfds
 

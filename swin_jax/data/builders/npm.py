@@ -1,5 +1,5 @@
-"""Fetches packages of the npm registry as tarballs, checked and resumable,
-and reads their files without unpacking.
+"""Fetches packages of the npm registry as tarballs, with checksums and resumption, and reads their
+files without unpacking.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Package:
     Attributes:
         name: Name with its scope, such as '@iconify-json/noto'.
         version: Version, such as '1.2.9'.
-        sha256: Checksum of the tarball in hex; '' does not check.
+        sha256: Checksum of the tarball in hex; '' skips the check.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Package:
 
     @property
     def tarball(self) -> str:
-        """The file's name as `npm pack` gives it."""
+        """The name that `npm pack` gives the file."""
         return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
 
     @property
@@ -49,15 +49,14 @@ class Package:
 
 
 def fetch(packages: Iterable[Package], folder: Path, registry: str = REGISTRY) -> None:
-    """Downloads tarballs, with a progress bar; keeps those that are there and resumes
-    where one was cut off.
+    """Downloads missing tarballs, with a progress bar; resumes interrupted downloads.
 
     Args:
         packages: Packages to fetch.
-        folder: Folder for the tarballs, which are named as `npm pack` does.
+        folder: Folder for the tarballs, which get the names of `npm pack`.
         registry: The registry's address.
 
-    Raises UserError where a tarball cannot be fetched or is not the expected one.
+    Raises UserError if a tarball cannot be fetched or is not the expected one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for package in packages:
@@ -89,8 +88,8 @@ def find(packages: Iterable[Package], folder: Path) -> dict[str, Path]:
         folder: Folder of the tarballs, named as `npm pack` or as the registry names them.
 
     Returns:
-        {package name: path}. Raises UserError, naming them,
-        where some are missing or one is not the right file.
+        {package name: path}. Raises UserError, naming the packages,
+        if some are missing or one is not the right file.
     """
     found, missing = {}, []
     for package in packages:
@@ -113,7 +112,7 @@ def read(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """Yields (path inside the package, contents) of the files of a tarball that end
     in one of `suffixes`.
 
-    Raises UserError where the tarball is damaged.
+    Raises UserError if the tarball is damaged.
     """
     try:
         with tarfile.open(path, "r:gz") as tar:
@@ -126,12 +125,12 @@ def read(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
 
 
 def read_json(path: Path, *names: str) -> dict[str, Any]:
-    """Reads JSON files of a tarball: {name: contents} of those of `names` that it holds."""
+    """Reads those JSON files among `names` that a tarball contains: {name: contents}."""
     return {name: json.loads(data) for name, data in read(path, names) if name in names}
 
 
 def _download(url: str, path: Path) -> None:
-    """Downloads to `path`, from where the bytes that are there end."""
+    """Downloads to `path`, continuing after the bytes that it already has."""
     start = path.stat().st_size if path.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:

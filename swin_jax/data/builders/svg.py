@@ -1,10 +1,10 @@
-"""Renders SVG drawings with resvg, alike on every machine."""
+"""Renders SVG drawings with resvg, identically on every machine."""
 
 from swin_jax.core.errors import UserError, extra
 
 
 def check_renderer(name: str) -> None:
-    """Raises UserError where resvg-py is not installed; `name` is the extra to install."""
+    """Raises UserError if resvg-py is not installed; `name` is the extra to install."""
     _renderer(name)
 
 
@@ -24,7 +24,7 @@ def rasterize(text: str, width: int, height: int, name: str) -> bytes:
         UserError: The drawing is not valid, or resvg-py is not installed.
     """
     size = dict(width=width, height=height)
-    # without dpi, files sized in points fail; fonts would make the pictures depend on the machine
+    # Without dpi, files sized in points fail; system fonts would differ between machines.
     try:
         return bytes(
             _renderer().svg_to_bytes(svg_string=text, **size, dpi=96, skip_system_fonts=True)

@@ -19,8 +19,7 @@ def open_synsets(path: Path) -> dict[str, Files]:
         path: A tar of tars nXXXXXXXX.tar, or a folder of such tars and of folders nXXXXXXXX.
 
     Returns:
-        What reads each synset's files, by synset in sorted order.
-        Raises UserError where there is none.
+        {synset: function that reads its files}, sorted. Raises UserError if there is no synset.
     """
     found = {}
     if path.is_dir():
@@ -46,9 +45,7 @@ def open_synsets(path: Path) -> dict[str, Files]:
 
 
 def read_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yields (file name, bytes) of the files of a tar, in its order, or of a folder,
-    in sorted order.
-    """
+    """Yields (file name, bytes) of the files of a tar in its order, or of a folder sorted."""
     return (_folder_reader(path) if path.is_dir() else _tar_reader(path))()
 
 

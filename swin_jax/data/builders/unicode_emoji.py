@@ -1,4 +1,4 @@
-"""The emoji of Unicode: what they mean, from three packages of the npm registry."""
+"""Reads the names, groups and keywords of Unicode's emoji from three npm packages."""
 
 import dataclasses
 from pathlib import Path
@@ -20,8 +20,8 @@ SUBGROUPS = npm.Package(
 
 @dataclasses.dataclass(frozen=True)
 class Concept:
-    """The meaning of an emoji;
-    `code` is its code points in lower-case hex, joined by '-', without fe0f.
+    """The meaning of an emoji; `code` is its code points in lower-case hex, joined by '-',
+    without fe0f.
     """
 
     code: str
@@ -35,7 +35,7 @@ def read_concepts(names: Path, keywords: Path, subgroups: Path) -> tuple[Concept
     """Reads the concepts, in Unicode's order, from the tarballs of the three text packages."""
     by_emoji = npm.read_json(names, "data-by-emoji.json")["data-by-emoji.json"]
     words = npm.read_json(keywords, "dist/emoji-en-US.json")["dist/emoji-en-US.json"]
-    # The first is the name again.
+    # The first keyword repeats the name.
     words = {_code_of(emoji): found[1:] for emoji, found in words.items()}
     files = npm.read_json(subgroups, "en/data.json", "meta/groups.json")
     titles = files["meta/groups.json"]["subgroups"]
@@ -57,7 +57,7 @@ def read_concepts(names: Path, keywords: Path, subgroups: Path) -> tuple[Concept
 
 
 def code_of_points(points: str) -> str:
-    """Code points in hex, joined by '-', to a concept's code."""
+    """Converts code points in hex, joined by '-', to the code of a concept."""
     return "-".join(point for point in points.lower().split("-") if point != "fe0f")
 
 

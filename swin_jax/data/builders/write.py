@@ -1,9 +1,9 @@
-"""Writes data sets whole or not at all: folders of any files, and TFDS sets as array_record shards,
-as a stream and without TensorFlow.
+"""Writes data sets atomically: folders of any files, and TFDS data sets as array_record shards,
+streamed and without TensorFlow.
 
 `tfds.core.GeneratorBasedBuilder` is not used: beyond 1 GB of examples it sorts them through
-temporary files that only TensorFlow can write (tensorflow-datasets 4.9.10). The files here are
-what `tfds.builder_from_directory` reads. Records keep the order in which they come; training
+temporary files that only TensorFlow can write (tensorflow-datasets 4.9.10). The written files can
+be read by `tfds.builder_from_directory`. Records keep the order in which they are given; training
 shuffles globally when it reads.
 """
 
@@ -27,7 +27,7 @@ from swin_jax.core.termination import Terminated, terminable
 from swin_jax.data.tfds import default_data_dir
 
 SHARD_BYTES = 512 << 20
-# Of a folder of another user, and of a file where a folder should be.
+# Errors of a folder that belongs to another user, or of a file in the place of a folder.
 _UNUSABLE = (PermissionError, NotADirectoryError, FileExistsError)
 
 
@@ -36,10 +36,10 @@ class Split:
     """Examples of one split.
 
     Attributes:
-        examples: Dicts of what the features take: encoded images as bytes,
-            labels as numbers or names, texts.
+        examples: Dicts of feature values: encoded images as bytes, labels as numbers or names,
+            texts.
         expected: Number of records in the complete set, for the progress bar and a warning; None
-              where unknown.
+            if unknown.
     """
 
     examples: Iterable[dict[str, Any]]
@@ -57,9 +57,7 @@ def write(
     files: Mapping[str, bytes] | None = None,
     **info: str,
 ) -> Path:
-    """Writes data_dir/name/version; it appears there only when it is whole.
-
-    What it replaces stays until then.
+    """Writes data_dir/name/version, which appears, or replaces the old one, only when complete.
 
     Args:
         data_dir: Folder of data sets.
@@ -67,13 +65,13 @@ def write(
         version: Version of the data set, such as '1.0.0'.
         features: TFDS features by name.
         splits: {name: split}.
-        overwrite: True to replace what is there.
-        shard_bytes: Approximate size of a file.
-        files: Contents of further files that belong to it, by name.
+        overwrite: True to replace an existing data set.
+        shard_bytes: Approximate size of a shard.
+        files: Contents of additional files, by name.
         **info: Description, homepage, citation, license.
 
     Returns:
-        The data set's path. Raises UserError where it exists already or a split has no examples.
+        The path of the data set. Raises UserError if it exists already or a split has no examples.
     """
     target = Path(data_dir).expanduser() / name / version
     with whole_folder(target, overwrite) as staging:
@@ -85,16 +83,16 @@ def write(
 
 @contextlib.contextmanager
 def whole_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Gives an empty folder that takes the place of `target` once the block has filled it.
+    """Context manager that yields an empty folder, which replaces `target` when the block ends.
 
-    What it replaces stays until then, and after an error; other builders are kept out.
+    The old folder stays until then, and after an error; other builders are locked out.
 
     Args:
         target: The data set's folder, DIR/name/version.
-        overwrite: True to replace what is there.
+        overwrite: True to replace an existing data set.
 
     Raises:
-        UserError: The data set exists already, or another builder is at work on it.
+        UserError: The data set exists already, or another builder is working on it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target):
@@ -115,7 +113,7 @@ def _write_all(
     shard_bytes: int,
     info: Mapping[str, str],
 ) -> None:
-    """Writes the shards of all splits and what describes them."""
+    """Writes the shards and the metadata of all splits."""
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(features)
@@ -145,7 +143,7 @@ def _write_all(
 
 
 def _replace(target: Path, staging: Path) -> None:
-    """Puts a whole data set in the place of another; at no moment is a part of one there."""
+    """Replaces a data set by a complete one, so that no partial data set is ever in its place."""
     before = _before(target)
     if target.exists():
         _remove(before)
@@ -155,7 +153,7 @@ def _replace(target: Path, staging: Path) -> None:
 
 
 def _before(target: Path) -> Path:
-    """The name of a data set while another takes its place."""
+    """The temporary path of a data set that is being replaced."""
     return target.with_name(f"{target.name}.before")
 
 
@@ -168,8 +166,8 @@ def _remove(before: Path) -> None:
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:
-    """Raises UserError where a data set is there already and may not be replaced, or another
-    builder is at work on it; call it before the work.
+    """Raises UserError if a data set exists and may not be replaced, or another builder is working
+    on it; call it before building.
     """
     if target.parent.is_dir():
         with _alone(target):
@@ -178,7 +176,7 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
 
 def _refuse_existing(target: Path, overwrite: bool) -> None:
     before = _before(target)
-    if before.exists() and not target.exists():  # a builder was killed between two names
+    if before.exists() and not target.exists():  # a builder was killed between two renames
         before.rename(target)
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists already; use --overwrite to replace it")
@@ -186,12 +184,12 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """Keeps other builders out of a data set's folder, until the block or the process ends; raises
-    UserError where one is at work. Two would write into each other's files.
+    """Context manager that locks a data set's folder, so that two builders do not write into each
+    other's files; raises UserError if another builder has locked it.
     """
     handle = os.open(target.parent, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some networks have no lock of a folder
+        with contextlib.suppress(OSError):  # some network file systems cannot lock folders
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -211,15 +209,15 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
         build: A function that makes the data set from the parsed flags and returns its path.
         parser: A parser with the builder's own flags; --data_dir and --overwrite are added.
 
-    A user error, a full disk and a folder that may not be used end the process with one line and
-    status 1, Ctrl-C with 130, SIGTERM and SIGHUP with 143 and 129.
+    A user error, a full disk or an unusable folder ends the process with one line and status 1,
+    Ctrl-C with status 130, SIGTERM with 143 and SIGHUP with 129.
     """
     parser.add_argument(
         "--data_dir",
         default=default_data_dir(),
         help="folder of the data sets (default: %(default)s)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing data set")
     arguments = parser.parse_args()
     with lasting_output(), plain_warnings():
         try:
@@ -238,7 +236,7 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
 
 
 def _message(error: UserError | OSError, data_dir: str) -> str:
-    """The message of an error that the user can mend; any other error is raised again."""
+    """The message of an error that the user can fix; raises any other error again."""
     if isinstance(error, UserError):
         return str(error)
     if storage.is_unwritable(error):
@@ -249,9 +247,7 @@ def _message(error: UserError | OSError, data_dir: str) -> str:
 
 
 def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[list[int], int]:
-    """Writes the shards of one split; returns the number of examples in each and
-    the bytes of all.
-    """
+    """Writes the shards of one split; returns the number of examples in each, and total bytes."""
     serialized = (features.serialize_example(example) for example in split.examples)
     lengths, num_bytes = [], 0
     with tqdm.tqdm(
@@ -282,8 +278,8 @@ def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[li
 
 
 def _write_shard(path, record: bytes, stream, shard_bytes: int) -> tuple[int, int]:
-    """Writes `record` and what follows in the stream until the shard is full;
-    returns examples and bytes.
+    """Writes `record` and the next ones of the stream until the shard is full;
+    returns the numbers of examples and bytes.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -302,7 +298,7 @@ def _write_shard(path, record: bytes, stream, shard_bytes: int) -> tuple[int, in
 
 @contextlib.contextmanager
 def _telling(path) -> Iterator[None]:
-    """Raises UserError for a RuntimeError, by which ArrayRecord tells that it cannot write."""
+    """Context manager that turns ArrayRecord's RuntimeError about failed writing into UserError."""
     try:
         yield
     except RuntimeError as error:

@@ -1,8 +1,8 @@
-"""Masks as COCO writes them: run-length encoded, as text.
+"""Encodes and decodes masks in COCO's run-length encoding, as text.
 
-Runs go down the columns and begin with the zeros. In the text each run, from the fourth on, is the
-difference to the run two before it, in groups of five bits of which a sixth says that more follow;
-48 is added to make a character. Checked against outputs of pycocotools 2.0.
+Runs go down the columns and begin with zeros. From the fourth on, the text gives each run as the
+difference from the run two before it. Numbers are written in groups of five bits, with a sixth bit
+if more groups follow; adding 48 makes a character. Checked against outputs of pycocotools 2.0.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from swin_jax.core.errors import UserError
 
 _FIRST = 48  # the character of 0
 _MOST_PIXELS = 2**28
-_MOST_BITS = 60  # of a run; a text of millions of bits would be one number
+_MOST_BITS = 60  # of a run, as damaged text could encode one number of millions of bits
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -42,8 +42,8 @@ def decode(segmentation: Mapping[str, Any]) -> np.ndarray:
         segmentation: {"size": [H, W], "counts": text, or the runs as a list}.
 
     Returns:
-        bool (H, W). Raises UserError where the runs are not those of a mask of this size, for a
-        mask of more than 268 million pixels, and for what is not of this form, a polygon for one.
+        bool (H, W). Raises UserError if the runs do not fit the size, if the mask has more than
+        268 million pixels, or if the form is another one, such as a polygon.
     """
     size, counts = _fields(segmentation)
     height, width = size
@@ -57,7 +57,7 @@ def decode(segmentation: Mapping[str, Any]) -> np.ndarray:
 
 
 def _fields(segmentation: Any) -> tuple[list[int], str | bytes | list[int]]:
-    """Size and counts; raises UserError where they are not of the form that `decode` takes."""
+    """Returns size and counts; raises UserError if their form is not that of `decode`."""
     if isinstance(segmentation, Mapping):
         size, counts = (_plain(segmentation.get(name)) for name in ("size", "counts"))
         if _are_whole(size) and len(size) == 2 and min(size) >= 0:

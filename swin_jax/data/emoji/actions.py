@@ -1,9 +1,9 @@
-"""Animated emoji of people as videos: 16 or 60 actions, split by person;
-and forward against reversed playback.
+"""Animated emoji of people as videos of 16 or 60 actions, split by person, and as forward and
+reversed playback.
 
 Prepared by `python -m swin_jax.data.builders.emoji_actions`. Every action has one animation;
-persons differ in hair and clothes, skin tones in color. A model that is trained on some persons
-is tested on another.
+persons differ in hair and clothes, skin tones in color. A model is trained on some persons and
+tested on another.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 TRAIN_WHO = ("man", "person")
 TEST_WHO = ("woman",)
-# Arguments of `animation.action_*_transform` for clips of 8 frames. To tell the direction of
-# playback, no action may be half over from one frame to the next, and what moves must be
-# learned from few clips.
+# Arguments of `animation.action_*_transform` for clips of 8 frames. The direction of playback can
+# only be seen if no action is half over between two frames; motion is learned from few clips, so
+# playback varies less.
 ACTION_DRAWS = dict(frame_interval=8.0, speed=(0.7, 1.5))
 PLAYBACK_DRAWS = dict(
     frame_interval=3.0, speed=(0.8, 1.2), scale=(1.0, 1.0), stretch=0.0, overhang=0.0
@@ -34,14 +34,13 @@ PLAYBACK_DRAWS = dict(
 
 
 class EmojiActions:
-    """Clips of some persons; each process decodes a clip when it is first read and keeps it.
-    Pickles without them.
+    """Clips of some persons; each process decodes a clip when it is first read and caches it.
+
+    Pickling leaves out the cache.
     """
 
     def __init__(self, directory: str, who: tuple[str, ...]):
-        """Opens the data set that lies in `directory` (which ends in its version);
-        see `emoji_actions`.
-        """
+        """Opens the data set in `directory`, which ends in its version; see `emoji_actions`."""
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         self._arguments = (directory, who)
@@ -71,12 +70,12 @@ class EmojiActions:
         if self._examples[index] is None:
             feature = self._read(index)
             video = Frames(_decode(feature["video"].bytes_list.value))
-            # Threads that meet here store equals.
+            # If threads race, they store equal examples.
             self._examples[index] = {"video": video, **self._describe(feature)}
         return {**self._examples[index], "record": index}
 
     def labels(self) -> np.ndarray:
-        """int (N,), without decoding."""
+        """Reads all labels without decoding: int (N,)."""
         return np.array(
             [int(self._read(index)["label"].int64_list.value[0]) for index in range(len(self))]
         )
@@ -100,23 +99,24 @@ class EmojiActions:
 def emoji_actions(
     data_dir: str | None, who: Sequence[str] = TRAIN_WHO, config: str = "anim_3"
 ) -> EmojiActions:
-    """The clips of some persons.
+    """Opens the clips of some persons.
 
     Args:
         data_dir: Folder of data sets; None for the default of `sources.tfds`.
         who: Any of 'man', 'person' and 'woman'.
-        config: 'anim_3' (16 actions, 6 clips of each and a person), 'all' (60), 'anim_3_64px', ...
+        config: 'anim_3' (16 actions, 6 clips per action and person), 'all' (60 actions),
+            'anim_3_64px', ...
 
     Returns:
-        A source of `video` (Frames, RGBA), `label`, `who`, `tone` and `record`, its number,
-        which `animation.action_eval_transform` draws from. Raises UserError where the set or
-        a person is missing.
+        A source of `video` (Frames, RGBA), `label`, `who`, `tone` and `record`, the number that
+        seeds `animation.action_eval_transform`. Raises UserError if the data set or a person is
+        missing.
     """
     return EmojiActions(tfds_directory.find(f"emoji_actions/{config}", data_dir), tuple(who))
 
 
 def _decode(frames: Iterable[bytes]) -> np.ndarray:
-    """(N, H, W, 4) uint8 of PNG files."""
+    """Decodes PNG files to uint8 (N, H, W, 4)."""
     pixels = []
     for number, data in enumerate(frames):
         try:
@@ -133,12 +133,12 @@ def _decode(frames: Iterable[bytes]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Reversal:
-    """The difference between an action and its reverse; mean distances of pixels, 0 to 255.
+    """The difference between an action and its reverse, as mean distances of pixels, 0 to 255.
 
     Attributes:
         action: Name of the action.
         motion: Distance between two frames of a clip.
-        distance: Distance between a clip and its reverse, from the start where they agree best.
+        distance: Distance between a clip and its reverse at the shift where they agree best.
     """
 
     action: str
@@ -147,22 +147,22 @@ class Reversal:
 
     @property
     def ratio(self) -> float:
-        """0 for what looks the same both ways; 1 where the reverse agrees no better
-        than any other frames.
+        """Distance relative to motion: 0 if both directions look the same, 1 if the reverse agrees
+        no better than arbitrary frames.
         """
         return self.distance / max(self.motion, 1e-9)
 
     def is_visible(self, min_ratio: float, min_distance: float) -> bool:
-        """The rule of `emoji_playback`."""
+        """True if the action differs enough from its reverse for `emoji_playback`."""
         return self.ratio >= min_ratio and self.distance >= min_distance
 
 
 def reversal(pixels: np.ndarray, size: int = 20) -> tuple[float, float]:
-    """Compares a clip with itself played backwards.
+    """Compares a clip with its reverse.
 
     Args:
         pixels: uint8 (N, H, W, 4).
-        size: Height and width in pixels at which frames are compared, colors times alpha, and
+        size: Height and width in pixels at which frames are compared, by alpha and colors times
             alpha.
 
     Returns:
@@ -181,13 +181,13 @@ def reversal(pixels: np.ndarray, size: int = 20) -> tuple[float, float]:
     flat = small.reshape(len(small), -1)
     distances = cdist(flat, flat, "cityblock") / flat.shape[1]
     time = np.arange(len(flat))
-    # Row s: the frame of the reversed clip beside each frame.
+    # Row s: the frame of the reversed clip that is compared with each frame at shift s.
     shifts = (time[:, None] - time) % len(flat)
     return float(distances.mean()), float(distances[time, shifts].mean(1).min())
 
 
 def measure_reversals(source: Any) -> list[Reversal]:
-    """Means over the clips of each class, in label order; decodes all of them."""
+    """Averages `reversal` over the clips of each class, in label order; decodes all clips."""
     found: dict[int, list[tuple[float, float]]] = {}
     for index in range(len(source)):
         example = source[index]
@@ -200,12 +200,11 @@ def measure_reversals(source: Any) -> list[Reversal]:
 
 @dataclasses.dataclass(frozen=True)
 class Playback:
-    """Every chosen clip twice, forward (label 0) and reversed (label 1);
-    both with the draws of the same `record`.
+    """Every chosen clip twice, forward (label 0) and reversed (label 1), with the same `record`.
 
     Attributes:
         source: An EmojiActions.
-        indices: The clips.
+        indices: Numbers of the chosen clips.
     """
 
     source: Any
@@ -237,20 +236,18 @@ def emoji_playback(
     min_ratio: NonNegativeFloat = 0.75,
     min_distance: NonNegativeFloat = 3.0,
 ) -> Playback:
-    """Forward against reversed playback of the actions that can be told apart;
-    logs which those are.
+    """Opens forward and reversed clips of the actions whose direction can be seen, and logs which
+    these are.
 
     Args:
         data_dir, who, config: The same as in `emoji_actions`.
-        measured_on: The persons whose clips decide about an action, so that training and test
-            agree.
-        min_ratio: Least distance from the reverse, relative to the clip's motion,
-            of an action that is kept.
-        min_distance: Least distance from the reverse, 0 to 255; a smaller one is hard to see.
+        measured_on: Persons whose clips decide on an action, the same for training and test.
+        min_ratio: Smallest distance of a kept action from its reverse, relative to its motion.
+        min_distance: Smallest distance from the reverse, 0 to 255; less is hard to see.
 
     Returns:
-        A source of `video`, `label` (0 forward, 1 reversed) and `record`. Raises UserError as
-        `emoji_actions`, and where no action is kept.
+        A source of `video`, `label` (0 forward, 1 reversed) and `record`. Raises the errors of
+        `emoji_actions`, and UserError if no action is kept.
     """
     directory = tfds_directory.find(f"emoji_actions/{config}", data_dir)
     measured = _measure(directory, tuple(measured_on))
@@ -270,22 +267,20 @@ def emoji_playback(
 def measured_reversals(
     data_dir: str | None, config: str = "anim_3", who: Sequence[str] = TRAIN_WHO
 ) -> tuple[Reversal, ...]:
-    """`measure_reversals` of the clips of some persons; arguments as for `emoji_actions`."""
+    """Applies `measure_reversals` to the clips of some persons, cached; see `emoji_actions`."""
     return _measure(tfds_directory.find(f"emoji_actions/{config}", data_dir), tuple(who))
 
 
 @functools.lru_cache(maxsize=4)
 def _measure(directory: str, who: tuple[str, ...]) -> tuple[Reversal, ...]:
-    """Decoding takes seconds, so it is done once for the sources of an experiment."""
+    """The reversals of some persons' clips, cached because decoding takes seconds."""
     return tuple(measure_reversals(EmojiActions(directory, who)))
 
 
 def reversal_table(
     measured: Iterable[Reversal], min_ratio: float = 0.75, min_distance: float = 3.0
 ) -> str:
-    """A line for each action that is told apart from its reverse;
-    the arguments are the same as in `emoji_playback`.
-    """
+    """A table with the measures of each action, and whether `emoji_playback` keeps it."""
     lines = [
         f"played backwards an action must differ from itself by {min_ratio} of its motion and by "
         f"{min_distance:g} of 255 (mean over pixels, best circular shift):"
@@ -319,8 +314,8 @@ class _FakeActions:
         color = np.random.default_rng([self.seed, index]).integers(0, 256, 3)
         time = np.arange(self.num_frames)[:, None, None] / self.num_frames
         y, x = (np.mgrid[:size, :size] + 0.5) / size
-        center = 0.5 + 0.5j + 0.25 * np.exp(2j * np.pi * time)  # on its way round
-        # In radii; it grows, then starts again.
+        center = 0.5 + 0.5j + 0.25 * np.exp(2j * np.pi * time)  # moves on a circle
+        # In units of the radius, which grows and then starts again.
         distance = np.abs(x + 1j * y - center) / (0.12 + 0.13 * time)
         inside = (distance < 1) & (distance >= 0.9 * label / self.num_classes)
         pixels = np.empty((self.num_frames, size, size, 4), np.uint8)
@@ -339,8 +334,8 @@ def fake_emoji_actions(
     image_size: PositiveInt = 24,
     seed: Seed = 0,
 ) -> _FakeActions:
-    """Made-up animations of growing rings on their way round, a class for each width:
-    for trying without data.
+    """Makes animations of growing rings that move in a circle, one class per width, to try
+    experiments without data.
 
     Args:
         num_examples: Length of the source; label i % num_classes belongs to record i.
@@ -349,7 +344,7 @@ def fake_emoji_actions(
         seed: Seed of the colors.
 
     Returns:
-        A source as `emoji_actions` gives it.
+        A source like that of `emoji_actions`.
     """
     return _FakeActions(num_examples, num_classes, num_frames, image_size, seed)
 
@@ -362,6 +357,6 @@ def fake_emoji_playback(
     image_size: PositiveInt = 24,
     seed: Seed = 0,
 ) -> Playback:
-    """Made-up animations forward and reversed; arguments as for `fake_emoji_actions`."""
+    """Makes forward and reversed synthetic animations; see `fake_emoji_actions`."""
     source = fake_emoji_actions(num_examples, num_classes, num_frames, image_size, seed)
     return Playback(source, tuple(range(len(source))))

@@ -1,7 +1,7 @@
-"""Clips of transparent animations: random start, speed, place and background,
+"""Cuts clips from transparent animations, with random start, speed, place and background that are
 the same for all frames of a clip.
 
-Animations are played in a loop: what goes beyond the last frame goes on with the first.
+Animations loop: after the last frame a clip continues with the first.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Frames:
         return len(self.pixels)
 
     def get(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Frames by number: (n, H, W, C)."""
+        """The frames with the given numbers, (n, H, W, C)."""
         return self.pixels[np.asarray(indices)]
 
     def reversed(self) -> "Frames":
@@ -60,26 +60,26 @@ def action_train_transform(
     recolor: Fraction = 0.0,
     single_frame: bool = False,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-    """Training clips of an animation.
+    """Makes the transform that cuts training clips from animations.
 
     Args:
         size: Height and width of the result in pixels.
-        num_frames: T.
-        frame_interval: Frames from one to the next that is taken, at speed 1;
+        num_frames: T, the number of frames of a clip.
+        frame_interval: Distance between chosen frames at speed 1;
             the start is uniform over the animation.
         speed: Range of the factor on frame_interval.
         scale: Range of the side of the scaled animation, relative to `size`;
             uniform in the logarithm.
-        stretch: Largest relative change of its width against its height, in both directions.
-        overhang: Share of its side that may lie outside the result.
-        hflip: Probability of a mirror image. It must not change the label.
-        recolor: Probability that the figure's colors are replaced:
-            powers of its channels, exchanged and mixed.
-        single_frame: True to repeat the first frame T times, for the control that sees no motion.
+        stretch: Largest relative change of the ratio of width to height, in both directions.
+        overhang: Share of the animation's side that may lie outside the result.
+        hflip: Probability of a horizontal flip, which must not change the label.
+        recolor: Probability of new colors for the figure:
+            powers of its channels, permuted and mixed.
+        single_frame: True to repeat the first frame T times, as a control without motion.
 
     Returns:
         transform(example, rng): `video` (Frames, or anything with len and get) becomes uint8
-        (T, size, size, 3) over a random background, `label` stays, other features are left out.
+        (T, size, size, 3) over a random background, `label` is kept, other features are dropped.
         Raises UserError for impossible arguments.
     """
     options = _Options(
@@ -101,19 +101,19 @@ def action_eval_transform(
     views: NonNegativeInt = 0,
     seed: Seed = 0,
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Test clips with the draws of training except for mirror images,
-    always the same for a record and a seed.
+    """Makes the transform that cuts test clips, with the random choices of training except for
+    flips and colors, which depend only on the record and the seed.
 
     Args:
         size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame:
-            as for action_train_transform.
-        views: V, clips of a record that differ in their start only, evenly spread over the
-            animation; 0 for one clip without the axis of views.
-        seed: Seed of the draws, together with the example's `record`.
+            The same as in action_train_transform.
+        views: V, the number of clips of a record, which differ only in their evenly spaced starts;
+            0 for one clip without the axis of views.
+        seed: Seed of the random choices, together with the example's `record`.
 
     Returns:
         transform(example): `video` becomes uint8 (V, T, size, size, 3), or (T, size, size, 3);
-        `label` stays.
+        `label` is kept.
     """
     options = _Options(
         size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame
@@ -122,7 +122,7 @@ def action_eval_transform(
 
 
 def random_background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """One color, a gradient between two, or smooth noise: uint8 (size, size, 3)."""
+    """Draws a plain color, a gradient of two, or smooth noise: uint8 (size, size, 3)."""
     colors = rng.integers(0, 256, (2, 3)).astype(np.float64)
     kind = rng.integers(3)
     if kind == 0:
@@ -172,10 +172,8 @@ def _eval(example, *, options: _Options, views: int, seed: int) -> dict[str, Any
 
 
 def _random_colors(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-    """A map of colors, uint8 (..., 3) -> uint8 (..., 3):
-    edges stay where they are, what they are between does not.
-    """
-    # Rows: a new channel each.
+    """Draws a map of colors, uint8 (..., 3) -> uint8 (..., 3), which keeps edges in place."""
+    # Each row makes a new channel.
     mixture = rng.permutation(np.eye(3)) * 0.7 + rng.dirichlet(np.ones(3), size=3) * 0.3
     powers = 2.0 ** rng.uniform(-1, 1, (3, 1))
     curves = np.round(255 * np.linspace(0, 1, 256) ** powers).astype(np.uint8)
@@ -192,14 +190,16 @@ def _random_colors(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarra
 def _clips(
     video, rng: np.random.Generator, options: _Options, views: int, colors=None
 ) -> np.ndarray:
-    """(views, T, size, size, 3) uint8 of one set of draws; `colors` maps those of the figure."""
+    """Clips with the same random choices, uint8 (views, T, size, size, 3); `colors` recolors the
+    figure.
+    """
     length = len(video)
     start = rng.uniform(0, length)
     interval = 0.0 if options.single_frame else options.frame_interval
     steps = interval * rng.uniform(*options.speed) * np.arange(options.num_frames)
     starts = start + np.arange(views) * (length / views)
     indices = np.floor(starts[:, None] + steps).astype(int) % length  # (views, T)
-    # A frame that comes up again is drawn once.
+    # A frame that occurs several times is processed once.
     chosen, inverse = np.unique(indices, return_inverse=True)
     frames = video.get(chosen)
     if frames.shape[-1] == 3:
@@ -212,9 +212,7 @@ def _clips(
 
 
 def _place(frames: np.ndarray, rng: np.random.Generator, options: _Options) -> np.ndarray:
-    """Scales frames (n, H, W, 4) and puts them somewhere on transparent ones:
-    (n, size, size, 4) uint8.
-    """
+    """Scales frames (n, H, W, 4) and places them randomly in uint8 (n, size, size, 4)."""
     from PIL import Image
 
     size = options.size
@@ -231,7 +229,7 @@ def _place(frames: np.ndarray, rng: np.random.Generator, options: _Options) -> n
         begin, end = max(0, offset), min(size, offset + extent)
         targets.append(slice(begin, end))
         parts.append(slice(begin - offset, end - offset))
-    # Pillow scales without aliasing and weighs colors with alpha.
+    # Pillow scales without aliasing and weights colors by alpha.
     for index, frame in enumerate(frames):
         scaled = Image.fromarray(frame).resize(extents[::-1], Image.Resampling.BILINEAR)
         out[index][tuple(targets)] = np.asarray(scaled)[tuple(parts)]
@@ -239,7 +237,7 @@ def _place(frames: np.ndarray, rng: np.random.Generator, options: _Options) -> n
 
 
 def _composite(frames: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Frames (n, H, W, 4) over a background (H, W, 3), rounded."""
+    """Composites frames (n, H, W, 4) over a background (H, W, 3), rounded."""
     alpha = frames[..., 3:].astype(np.uint16)
     mixed = frames[..., :3] * alpha + background * (255 - alpha) + 127
     return (mixed // 255).astype(np.uint8)

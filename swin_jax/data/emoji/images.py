@@ -1,7 +1,7 @@
-"""The emoji of several vendors as image-text pairs:
-names and keywords as captions, concepts held out by their code.
+"""The emoji of several vendors as image-text pairs, with names and keywords as captions and some
+concepts held out.
 
-Prepared by `python -m swin_jax.data.builders.emoji`. A concept is unseen where the CRC-32 of its
+Prepared by `python -m swin_jax.data.builders.emoji`. A concept is held out if the CRC-32 of its
 code (its code points in lower-case hex, joined by '-', without fe0f) is a multiple of 10.
 """
 
@@ -26,7 +26,7 @@ CONCEPTS = ("seen", "unseen", "all")
 
 
 def is_unseen(code: str) -> bool:
-    """True if a concept is held out of training."""
+    """True if the concept with this code is held out of training."""
     return zlib.crc32(code.encode()) % 10 == 0
 
 
@@ -36,11 +36,11 @@ class Emoji:
 
     Attributes:
         images: uint8 (N, H, W, 3).
-        labels: int (N,), the number of the concept.
+        labels: int (N,), numbers of the concepts.
         vendors: Vendor of each drawing.
         class_names: Names of all concepts, in label order.
         keywords: Keywords of each concept.
-        groups, subgroups: Name of each concept's.
+        groups, subgroups: Names of each concept's group and subgroup.
         unseen: For each concept, True if it is held out of training.
         common: For each concept, True if all five compared vendors draw it.
     """
@@ -74,17 +74,17 @@ def emoji(
     common: bool = False,
     name: str = "emoji",
 ) -> Emoji:
-    """The drawings of some vendors.
+    """Opens the drawings of some vendors.
 
     Args:
         data_dir: Folder of data sets; None for the default of `sources.tfds`.
         vendors: Splits of the data set.
         concepts: 'seen', 'unseen' or 'all'.
         common: True for only those concepts that all five compared vendors draw.
-        name: 'emoji', or 'emoji_SIZE' for other sizes than 64 pixels.
+        name: 'emoji', or 'emoji_SIZE' for sizes other than 64 pixels.
 
     Returns:
-        A source. Raises UserError where the set or a vendor is missing.
+        A source. Raises UserError if the data set or a vendor is missing.
     """
     if concepts not in CONCEPTS:
         raise UserError(f"concepts={concepts!r} is not one of {CONCEPTS}")
@@ -94,7 +94,7 @@ def emoji(
 
 @functools.lru_cache(maxsize=2)
 def _read(directory: str) -> Emoji:
-    """All vendors; decoding takes seconds, so it is done once for the sources of an experiment."""
+    """The drawings of all vendors, cached because decoding takes seconds."""
     builder = tfds_directory.open_builder(directory)
     features = builder.info.features
     names = tuple(features["concept"].names)
@@ -143,7 +143,7 @@ def _text(value) -> str:
 
 
 def caption(example: dict[str, Any], rng: np.random.Generator, with_keywords: float = 0.5) -> str:
-    """A caption: the name in one of `TEMPLATES`, and sometimes one to three keywords.
+    """Writes a caption: the name in one of `TEMPLATES`, and sometimes one to three keywords.
 
     Args:
         example: A record with `name` and `keywords`.
@@ -162,11 +162,11 @@ def caption(example: dict[str, Any], rng: np.random.Generator, with_keywords: fl
 def pair_train_transform(
     transform: Callable, context_length: ContextLength = 20, with_keywords: Fraction = 0.5
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-    """Adds a tokenized caption to what an image transform returns.
+    """Adds a tokenized caption to the result of an image transform.
 
     Args:
         transform: (example, rng) -> example with `image`.
-        context_length: Tokens; longer captions are cut, which only takes keywords away.
+        context_length: Number of tokens; longer captions are cut, which only loses keywords.
         with_keywords: The same as in `caption`.
 
     Returns:
@@ -185,8 +185,8 @@ def _pair(example, rng, *, transform, context_length, with_keywords):
 
 @checked
 def image_eval_transform(size: Size) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Resizes the drawing with PIL's antialiased bicubic filter;
-    `image` uint8 (H, W, 3) and `label`.
+    """Makes the transform that resizes drawings with PIL's antialiased bicubic filter, to `image`
+    uint8 (H, W, 3) and `label`.
     """
     return functools.partial(_resize, size=per_axis(size, 2))
 
@@ -205,7 +205,7 @@ def _resize(example, *, size):
 def fake_emoji(
     num_examples: PositiveInt = 24, vendor: str = "noto", image_size: PositiveInt = 40
 ) -> Emoji:
-    """Made-up drawings of eight concepts, one unseen: for trying an experiment without its data."""
+    """Makes synthetic drawings of eight concepts, one of them held out, to run without data."""
     rng = np.random.default_rng(zlib.crc32(vendor.encode()))
     names = ("red square", "blue circle", "cat", "dog", "tree", "boat", "hat", "star")
     patterns = np.random.default_rng(0).integers(32, 224, (len(names), image_size, image_size, 3))

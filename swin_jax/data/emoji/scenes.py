@@ -1,7 +1,7 @@
-"""Scenes of emoji on photographs: composed, with the exact mask of each object.
+"""Composes scenes of emoji on photographs, with the exact mask of each object.
 
-A scene is a crop of a photograph with two to seven emoji, of any size, turned, mirrored, one in
-front of another, and noise over everything. What it shows follows from a generator of numbers.
+A scene is a crop of a photograph with two to seven emoji of various sizes, rotated, flipped and
+partly covering each other, with noise over everything. A random generator decides all of it.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Split:
 
     Attributes:
         seed: Seed of its scenes; scene i is drawn by the generator of (seed, i).
-        vendors: Names of those who drew its emoji.
+        vendors: Names of the vendors of its emoji.
         right: True if its backgrounds are the right halves of the photographs, else the left ones.
         count: Number of scenes.
     """
@@ -77,11 +77,11 @@ SPLITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Object:
-    """One emoji of a scene, of which enough is seen to count.
+    """One emoji of a scene that is visible enough to count.
 
     Attributes:
-        label: 1 to 12.
-        mask: Its visible pixels, bool (SIDE, SIDE).
+        label: Class number, 1 to 12.
+        mask: Visible pixels, bool (SIDE, SIDE).
     """
 
     label: int
@@ -89,7 +89,7 @@ class Object:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """The tight box of the mask: x, y, width, height in pixels."""
+        """The bounding box of the mask: x, y, width, height in pixels."""
         rows, columns = (np.flatnonzero(self.mask.any(axis)) for axis in (1, 0))
         x, y = int(columns[0]), int(rows[0])
         return x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y
@@ -97,12 +97,12 @@ class Object:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A picture and what it shows.
+    """An image with its labels and objects.
 
     Attributes:
         image: uint8 (SIDE, SIDE, 3).
-        label: The class of each pixel, uint8 (SIDE, SIDE). Emoji that do not count as objects,
-            because little of them is seen, have their pixels here too.
+        label: The class of each pixel, uint8 (SIDE, SIDE), including emoji that are not visible
+            enough to count as objects.
         objects: The emoji that count, from the back to the front.
     """
 
@@ -112,16 +112,16 @@ class Scene:
 
 
 def emoji_scenes(data_dir: str | None, split: str, in_memory: bool = True) -> Any:
-    """The scenes that `data.builders.emoji_scenes` writes, with the class of each pixel.
+    """Opens the scenes written by `data.builders.emoji_scenes`, with the class of each pixel.
 
     Args:
-        data_dir: Folder of data sets; None for $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        data_dir: Folder of data sets; None for $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
         split: 'train', 'val' or 'shift'.
-        in_memory: True to keep decoded pictures.
+        in_memory: True to cache decoded images.
 
     Returns:
         A source of `image` and of `label` uint8 (SIDE, SIDE), see `segmentation.folder`. Raises
-        UserError where the data set is missing.
+        UserError if the data set is missing.
     """
     data_dir = os.path.expanduser(data_dir or tfds.default_data_dir())
     root = os.path.join(data_dir, NAME, VERSION)
@@ -134,7 +134,7 @@ def emoji_scenes(data_dir: str | None, split: str, in_memory: bool = True) -> An
 
 
 def crop_sprite(image: np.ndarray) -> np.ndarray:
-    """The part of a drawing, uint8 (H, W, 4), that is not transparent."""
+    """Crops a drawing, uint8 (H, W, 4), to its opaque part."""
     rows, columns = (np.flatnonzero((image[..., 3] > _OPAQUE).any(axis)) for axis in (1, 0))
     return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
@@ -144,10 +144,10 @@ def compose(
     photos: Sequence[np.ndarray],
     rng: np.random.Generator,
 ) -> Scene:
-    """Draws a scene.
+    """Draws a random scene.
 
     Args:
-        sprites: {label: drawings of it by several vendors, uint8 (h, w, 4)}.
+        sprites: {label: drawings by several vendors, uint8 (h, w, 4)}.
         photos: Backgrounds, uint8 (H, W, 3).
         rng: Generator that makes all choices.
     """
@@ -177,12 +177,12 @@ def compose(
 
 
 def is_object(visible: int, inside: int) -> bool:
-    """True if enough of an emoji is seen: of its pixels inside the scene, those not covered."""
+    """True if enough of an emoji's pixels are visible, given those that lie inside the scene."""
     return visible >= max(_MIN_VISIBLE, _MIN_SHARE * inside)
 
 
 def _background(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A square of a photograph, float (SIDE, SIDE, 3)."""
+    """A random square of a photograph, resized to float (SIDE, SIDE, 3)."""
     from PIL import Image
 
     height, width = photo.shape[:2]
@@ -195,7 +195,7 @@ def _background(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _vary(sprite: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An emoji of another size, direction and brightness, float (h, w, 4)."""
+    """Changes an emoji's size, orientation and brightness at random: float (h, w, 4)."""
     from PIL import Image
 
     longer = np.exp(rng.uniform(*np.log(_SIZES)))
@@ -212,7 +212,7 @@ def _vary(sprite: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _place(pixels: np.ndarray, rng: np.random.Generator) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Returns the area of a scene that an emoji takes, and its pixels there."""
+    """Places an emoji at random: returns its area in the scene and its pixels there."""
     area, inside = [], []
     for length in pixels.shape[:2]:
         start = round(rng.uniform(-_OUTSIDE * length, SIDE - (1 - _OUTSIDE) * length))

@@ -1,5 +1,5 @@
-"""Augmentation of small drawings that changes how they are drawn, not what:
-place, colors, outlines.
+"""Augmentation of small drawings that changes their style, not their content: place, colors,
+outlines.
 """
 
 import functools
@@ -32,17 +32,18 @@ def style_train_transform(
     saturation: NonNegativeInterval = (0.4, 1.6),
     gamma: NonNegativeFloat = 0.25,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-    """Random turn, zoom, stretch and shift over white, then black outlines, then other colors.
+    """Makes the transform that rotates, zooms, stretches and shifts a drawing over white, then
+    draws outlines, then changes colors, all at random.
 
     Args:
         size: (H, W) of the result in pixels, or one int for both.
-        rotation: Largest turn in degrees.
-        zoom: Range of the scale, relative to the picture filling the result.
-        shift: Largest shift, as a share of the picture.
-        outline: Probability that edges become dark lines, over the picture or over white.
-        gray: Probability of a gray picture; the others get another hue and
+        rotation: Largest rotation in degrees.
+        zoom: Range of the scale; at 1 the image fills the result.
+        shift: Largest shift, as a share of the image.
+        outline: Probability that edges become dark lines, over the image or over white.
+        gray: Probability of a gray image; others get another hue and
             saturation with probability 0.8.
-        hue: Standard deviation of the turn of all colors about gray, in radians.
+        hue: Standard deviation of the rotation of colors about the gray axis, in radians.
         saturation: Range of the factor on the distance from gray.
         gamma: Standard deviation of the logarithm of the brightness exponent.
 
@@ -65,12 +66,12 @@ def _transform(example, rng, *, place, change, outline):
 
 
 def _place(image, rng, *, size, rotation, zoom, shift) -> np.ndarray:
-    """(H, W, 3) float32 in 0..1 of an affine map of the picture, sampled bilinearly."""
+    """Maps the image by a random affine map, with bilinear sampling: float32 (H, W, 3) in 0..1."""
     from PIL import Image
 
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image = image.convert("RGB")
-    # From a pixel of the result to the picture's: a turn, a zoom and a stretch about the centers.
+    # Maps pixels of the result to the image: a rotation, zoom and stretch about the centers.
     extent, result = np.float64(image.size), np.float64(size[::-1])
     angle, factor, stretch = (
         math.radians(rng.uniform(-rotation, rotation)),

@@ -1,4 +1,4 @@
-"""Random changes of colors, as augmentation."""
+"""Color augmentation by random changes of hue, saturation and brightness."""
 
 import functools
 import math
@@ -21,10 +21,10 @@ def color_train_transform(
     saturation: NonNegativeInterval = (0.4, 1.6),
     gamma: NonNegativeFloat = 0.25,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-    """Another transform of training, and other colors after it.
+    """Adds random color changes to a training transform.
 
     Args:
-        transform: Transform whose `image` is uint8 (H, W, 3).
+        transform: A training transform whose `image` is uint8 (H, W, 3).
         gray, hue, saturation, gamma: The same as in `recolor`.
 
     Returns:
@@ -49,14 +49,14 @@ def recolor(
     saturation: tuple[float, float],
     gamma: float,
 ) -> np.ndarray:
-    """Makes a picture gray, or gives it another hue and saturation; then another brightness.
+    """Makes an image gray or changes its hue and saturation, then changes its brightness.
 
     Args:
         pixels: float32 (H, W, 3) in 0..1.
-        rng: Generator of the draws.
-        gray: Probability of a gray picture. The others get another hue and saturation with
+        rng: Generator of the random changes.
+        gray: Probability of a gray image. Others get another hue and saturation with
             probability 0.8.
-        hue: Standard deviation of the turn of all colors about gray, in radians.
+        hue: Standard deviation of the rotation of colors about the gray axis, in radians.
         saturation: Range of the factor on the distance from gray.
         gamma: Standard deviation of the logarithm of the brightness exponent.
 

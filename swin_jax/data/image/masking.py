@@ -1,8 +1,8 @@
-"""Random masks for masked image modeling, made where the image is transformed.
+"""Random masks for masked image modeling, drawn by the image transform.
 
-SimMIM (arXiv 2111.09886); the reference is `MaskGenerator` of `data/data_simmim_pt.py`
-of microsoft/Swin-Transformer. Masks stay on the grid of cells; the task repeats
-them to tokens and pixels.
+SimMIM (arXiv 2111.09886); the reference is `MaskGenerator` in `data/data_simmim_pt.py`
+of microsoft/Swin-Transformer. Masks have one value per cell; the task repeats
+them for tokens and pixels.
 """
 
 import functools
@@ -19,24 +19,24 @@ from swin_jax.core.sizes import Size, cells, per_axis, simplest
 
 
 def random_mask(grid: tuple[int, ...], count: int, rng: np.random.Generator) -> np.ndarray:
-    """A mask of exactly `count` ones at uniformly random places: uint8 of shape `grid`."""
+    """Draws a mask with exactly `count` ones at uniformly random places: uint8 of shape `grid`."""
     mask = np.zeros(math.prod(grid), np.uint8)
     mask[rng.permutation(mask.size)[:count]] = 1
     return mask.reshape(grid)
 
 
 def masked_cells(size: Size, cell: Size, patch: Size, ratio: float) -> tuple[Size, int]:
-    """(cells along each axis, an int for a square, number of masked cells) of an image.
+    """(cells along each axis, or an int for a square, and the number of masked cells) of an image.
 
     Args:
-        size: (H, W) of the image in pixels, or one int for both, as are the other two.
-        cell: Side of a cell in pixels, a multiple of `patch`.
-        patch: Side of the model's patch in pixels.
+        size: (H, W) of the image in pixels, or one int for both; likewise `cell` and `patch`.
+        cell: Sides of a cell in pixels, multiples of those of `patch`.
+        patch: Sides of the model's patch in pixels.
         ratio: Share of masked cells; their number is rounded up, as in the official code.
 
     Raises:
-        UserError: A cell that does not divide the image, a patch that does not divide the cell, or
-            a ratio that masks none or all of the cells.
+        UserError: The cell does not divide the image, the patch does not divide the cell, or
+            the ratio masks none or all of the cells.
     """
     try:
         grid = cells(size, cell)
@@ -64,7 +64,7 @@ def masked_cells(size: Size, cell: Size, patch: Size, ratio: float) -> tuple[Siz
 def mask_train_transform(
     transform: Callable, size: Size, cell: Size = 32, patch: Size = 4, ratio: Fraction = 0.6
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-    """Adds a random mask, new at every visit, to what another transform returns.
+    """Adds a random mask, new at every visit, to the result of another transform.
 
     Args:
         transform: (example, rng) -> example with `image`.
@@ -72,7 +72,7 @@ def mask_train_transform(
 
     Returns:
         transform(example, rng): `image` and `mask` uint8 (H / cell, W / cell), 1 where the image is
-        masked; without the label. Raises UserError as `masked_cells`.
+        masked; without the label. Raises the same errors as `masked_cells`.
     """
     grid, count = masked_cells(size, cell, patch, ratio)
     return functools.partial(_train, transform=transform, grid=grid, count=count)
@@ -87,9 +87,9 @@ def mask_eval_transform(
     ratio: Fraction = 0.6,
     seed: Seed = 0,
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Adds a fixed mask to what another transform returns: a function of `seed` and the pixels.
+    """Adds a mask that depends only on `seed` and the pixels to the result of another transform.
 
-    The mask so is the same at every evaluation and in any batch.
+    The mask is therefore the same in every evaluation and batch.
 
     Args:
         transform: (example) -> example with `image`.
@@ -97,7 +97,7 @@ def mask_eval_transform(
         seed: Seed of the masks.
 
     Returns:
-        transform(example): as for `mask_train_transform`.
+        transform(example), with the same result as for `mask_train_transform`.
     """
     grid, count = masked_cells(size, cell, patch, ratio)
     return functools.partial(_eval, transform=transform, grid=grid, count=count, seed=seed)

@@ -1,4 +1,4 @@
-"""Keeps decoders of pictures quiet: the error about a file says what is wrong, with its name."""
+"""Silences image decoders, since errors already say what is wrong with which file."""
 
 import contextlib
 import ctypes
@@ -7,16 +7,16 @@ import warnings
 
 from PIL import Image
 
-_MAPS = "/proc/self/maps"  # files that this process has in memory, at the ends of the lines
+_MAPS = "/proc/self/maps"  # lines that end in the files mapped into this process's memory
 
 
 @functools.cache
 def hush() -> None:
-    """Silences PIL and libtiff in this process; own filters for warnings go before that.
+    """Silences PIL and libtiff in this process; the user's own warning filters take precedence.
 
-    libtiff writes to standard error, at every reading and without the name of the file. PIL warns
-    of damaged EXIF, which tells nothing, as in viewers, and for each size of a large picture, whose
-    limit is `picture.Limits.pixels`.
+    libtiff writes to standard error at every reading, without the name of the file. PIL warns of
+    damaged EXIF, which is ignored here as in viewers, and of large images, which
+    `picture.Limits.pixels` limits.
     """
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.", append=True)

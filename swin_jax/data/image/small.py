@@ -13,7 +13,7 @@ from swin_jax.core.sizes import Size, per_axis
 
 Channels = Annotated[int, Range(low=1, high=1, also=(3,))]
 _LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601, as PIL's convert("L")
-_FAINTEST = 16  # levels between a drawing and its ground; less is noise on an empty page
+_FAINTEST = 16  # smallest contrast, in levels, of a drawing; less is noise on an empty page
 
 
 @checked
@@ -25,13 +25,14 @@ def small_train_transform(
     zoom: Rate = 0.0,
     channels: Channels = 3,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-    """Resize, random turn and zoom, random shift (a padded image's random crop), random flip.
+    """Makes the training transform: resizes, then randomly rotates, zooms, shifts (as a random crop
+    of a padded image does) and flips.
 
     Args:
         size: (H, W) of the result in pixels, or one int for both; other images are stretched to it.
         padding: Largest shift in pixels of the result.
         hflip: Probability of a horizontal flip.
-        rotation: Largest turn in degrees.
+        rotation: Largest rotation in degrees.
         zoom: Largest relative change of the scale, for example 0.1.
         channels: 3 copies gray to RGB; 1 keeps gray and turns colors to gray.
 
@@ -54,7 +55,7 @@ def small_train_transform(
 def small_eval_transform(
     size: Size, channels: Channels = 3
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Resize by bilinear sampling, which does not smooth where the image shrinks.
+    """Makes the evaluation transform, which resizes by bilinear sampling without antialiasing.
 
     Args:
         size: (H, W) of the result in pixels, or one int for both.
@@ -71,11 +72,12 @@ def small_eval_transform(
 def drawing_eval_transform(
     size: Size,
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Makes pictures of a single drawn thing, such as a digit, alike: bright on black, filling it.
+    """Makes the transform that normalizes images of a single drawing, such as a digit, to a bright
+    drawing that fills a black image.
 
-    An image of `size` is taken as it is, in gray. In any other the drawing may be dark or bright,
-    in any color, anywhere on a ground of about one color: it is told from what the edges of the
-    picture show, cut out, and made to fit by averages.
+    An image of `size` is only turned to gray. In any other, the drawing may be dark or bright, of
+    any color, and anywhere on a background of about one color, which is taken from the edges of
+    the image: the drawing is cut out and resized by averaging.
 
     Args:
         size: (H, W) of the result in pixels, or one int for both.
@@ -114,7 +116,7 @@ def _draw(example, *, size):
 
 
 def _cut_out(ink: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Fits what stands out of float32 (H, W), 0 being the ground, into uint8 `size`, centered."""
+    """Cuts the drawing out of float32 (H, W) with background 0 and centers it in uint8 `size`."""
     result = np.zeros(size, np.uint8)
     if ink.max() < _FAINTEST:
         return result
@@ -172,7 +174,7 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.round(resized).astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=64)  # photos have lengths without end
+@functools.lru_cache(maxsize=64)  # bounded, as photos have many different sizes
 def _weights(length: int, size: int) -> np.ndarray:
     """The bilinear matrix (size, length)."""
     position = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
@@ -185,7 +187,7 @@ def _weights(length: int, size: int) -> np.ndarray:
 
 
 def _turn(image: np.ndarray, angle: float, factor: float) -> np.ndarray:
-    """Turns an image clockwise by `angle` (radians) and zooms it by `factor`, about
+    """Rotates an image clockwise by `angle` (radians) and zooms it by `factor`, about
     its center, over black.
     """
     height, width, channels = image.shape

@@ -1,5 +1,5 @@
-"""Everything that PIL leaves to its callers in TIFFs: strips that unpack to gigabytes, the size of
-pictures that it turns upright while it loads them, and levels of gray of 12 and 16 bits.
+"""Handles what PIL does not in TIFFs: strips that unpack to gigabytes, the size of images that are
+turned upright while loading, and gray levels of 12 and 16 bits.
 """
 
 import numpy as np
@@ -8,20 +8,20 @@ from PIL import TiffImagePlugin as tags
 
 from swin_jax.core.errors import UnreadableError
 
-# Bytes of a strip or tile, which is unpacked as a whole: for each pixel of the limit; of
-# a file of any size, and for each of its bytes, where no compression of photographs gives more.
+# Limits on the unpacked bytes of a strip or tile: per pixel of the image limit; for a file of any
+# size; and per byte of the file, more than any compression of photographs reaches.
 _UNPACKED, _FREE, _INFLATION = 4, 2**26, 2**11
 _ORIENTATION, _QUARTERS = 0x0112, (5, 6, 7, 8)  # a tag, and its values that swap the sides
 _WHITE_IS_ZERO = 0  # photometric interpretation
 
 
 def check_unpacked(image: Image.Image, size: int, pixels: int) -> None:
-    """Raises UnreadableError where a strip or tile is larger than the limits or its file allow.
+    """Raises UnreadableError if a strip or tile is larger than the limits or the file allow.
 
     Args:
-        image: A TIFF that is open.
+        image: An open TIFF.
         size: Bytes of its file.
-        pixels: Most pixels of a picture.
+        pixels: Limit on the pixels of an image.
     """
     if all(part[0] != "libtiff" for part in image.tile):  # not compressed
         return
@@ -49,7 +49,7 @@ def check_unpacked(image: Image.Image, size: int, pixels: int) -> None:
 
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:
-    """(H, W) of an open TIFF when it is loaded, whatever version of PIL tells of it before."""
+    """(H, W) that an open TIFF will have when loaded, independent of PIL's version."""
     told = image.tag_v2
     if told.get(_ORIENTATION) in _QUARTERS:
         return told[tags.IMAGEWIDTH], told[tags.IMAGELENGTH]
@@ -57,13 +57,13 @@ def displayed_size(image: Image.Image) -> tuple[int, int]:
 
 
 def levels(image: Image.Image, pixels: np.ndarray) -> np.ndarray:
-    """Levels of gray from black, 0, to white, 65535.
+    """Scales gray levels to 0 (black) to 65535 (white).
 
-    PIL leaves 12 bits as they are, and inverts files whose zero is white up to 8 bits only.
+    PIL does not scale 12 bits, and inverts files in which zero is white only up to 8 bits.
 
     Args:
         image: A loaded TIFF of 12 or 16 bits.
-        pixels: Its pixels as PIL gives them, whole numbers (H, W) of 0 to 65535.
+        pixels: Pixels from PIL, whole numbers (H, W) of 0 to 65535.
 
     Returns:
         Whole numbers (H, W).

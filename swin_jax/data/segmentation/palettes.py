@@ -87,7 +87,7 @@ def distinct(count: int) -> tuple[Color, ...]:
     Raises UserError for more classes than a label of one byte tells apart.
     """
     if count > IGNORED:
-        raise UserError(f"a label of one byte tells at most {IGNORED} classes apart, not {count}")
+        raise UserError(f"labels of one byte distinguish at most {IGNORED} classes, not {count}")
     levels = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS, indexing="ij"), -1).reshape(-1, 3)
     near = np.minimum(_distance(levels, levels[0]), _distance(levels, levels[-1]))
     chosen = []

@@ -210,7 +210,7 @@ def test_a_pipe_or_device_is_not_waited_for(tmp_path):
         ("l.csv", 'path,label\n"a,cat\n', "quotation mark"),
         ("l.csv", "path,kind,size\na,1,30\n", "l.csv:2: size='30'.*no column of labels"),
         ("l.csv", "path,kind\na,cat\n", "no column of labels"),
-        ("l.csv", "path,path,label\na,b,c\n", "'path' is there 2 times"),
+        ("l.csv", "path,path,label\na,b,c\n", "'path' appears 2 times"),
         ("l.csv", "path,a,a\nx,1,0\n", "same name"),
         ("l.csv", "path,label\n,cat\n", "l.csv:2: the path is empty"),
         ("l.csv", "path,label\na,\nb,cat\n", "l.csv:2: a has no label"),
@@ -220,7 +220,7 @@ def test_a_pipe_or_device_is_not_waited_for(tmp_path):
         (
             "l.csv",
             "path,label,split\na,cat,train\nb,dog,test\n",
-            r"several splits, train .1., test .1.: keep those of one",
+            r"several splits, train .1., test .1.: write those of each",
         ),
         ("l.csv", "path,split,cat,dog\na,train,1,1\nb,test,0,1\n", "several splits"),
         ("l.jsonl", lines(A | {"split": "a"}, B | {"split": "b"}), "several splits"),
@@ -259,7 +259,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, name, text, says):
     ],
 )
 def test_a_file_of_several_rows_is_one_record_and_its_rows_are_counted(tmp_path, name, text):
-    with pytest.warns(UserWarning, match=f"{name}: left out 2 of 4 rows, which give a file again"):
+    with pytest.warns(UserWarning, match=f"{name}: left out 2 of 4 rows, which repeat a file"):
         found = read(tmp_path, name, text)
     assert found.paths == ("a.jpg", "b.jpg") and len(found.labels) == 2
     assert found.marks is None or len(found.marks) == 2
@@ -279,7 +279,7 @@ def test_labels_that_are_no_class_are_told(tmp_path):
 @pytest.mark.parametrize("line", ["a.mp4 1 3 5", "a.mp4 300 1", "a.mp4 1 2 3 4", "clip 300 1", "some/clip 0 300 1"])
 def test_numbers_behind_a_path_are_no_part_of_it(tmp_path, line):
     """MMAction's lists of several labels and of folders of frames."""
-    with pytest.raises(UserError, match="l.txt:2: write `path label`, not a third field.*several labels are written"):
+    with pytest.raises(UserError, match="l.txt:2: write `path label`, not a third field.*write several labels"):
         read(tmp_path, "l.txt", f"b.mp4 2\n{line}\n")
     for fine in ("my clip 3.mp4 1", "my clip\t1", "a.mp4 1,3,5"):
         assert len(read(tmp_path, "l.txt", fine).paths[0].split()) == len(fine.split()) - 1
@@ -297,7 +297,7 @@ def test_numbers_behind_a_path_are_no_part_of_it(tmp_path, line):
 )
 def test_a_label_that_stands_twice_is_refused(tmp_path, name, text):
     """A list of marks would be taken for the labels 0 and 1."""
-    with pytest.raises(UserError, match="l.*: a has the label (1|x) twice; marks of 0 and 1 go into a table"):
+    with pytest.raises(UserError, match="l.*: a has the label (1|x) twice; write marks of 0 and 1 as a table"):
         read(tmp_path, name, text)
 
 
@@ -308,7 +308,7 @@ def test_marks_as_pandas_writes_them(tmp_path):
 
 
 def test_a_name_with_a_comma_beside_its_parts_is_told(tmp_path):
-    with pytest.warns(UserWarning, match="l.csv:2: 'run,jump' is read as one class; several labels are written"):
+    with pytest.warns(UserWarning, match="l.csv:2: 'run,jump' is read as one class; write several labels"):
         found = read(tmp_path, "l.csv", 'path,label\na,"run,jump"\nb,run\n')
     assert found.class_names == ("run", "run,jump")
     with warnings.catch_warnings():

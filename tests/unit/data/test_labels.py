@@ -83,5 +83,7 @@ def test_labels_of_pixels_are_mapped_by_name_and_255_stays():
 def test_a_pixel_of_no_class_of_its_set_is_an_error_when_labels_are_mapped():
     source = labels.Relabeled(SCENES, (1, 0), ("class 1", "class 0"))
     index = next(i for i in range(len(SCENES)) if (SCENES[i]["label"] == 2).any())
-    with pytest.raises(UserError, match=f"fake train scene {index} has the label 2, and its set 2 classes"):
+    with pytest.raises(
+        UserError, match=f"fake train scene {index} has the label 2, but its data set has only 2 classes"
+    ):
         source[index]

@@ -333,8 +333,8 @@ def test_a_list_beside_folders_of_other_kinds_has_the_labels(tmp_path, place):
     "text, says",
     [
         ("batch_0/0.png,1\nbatch_0/1.png,1\nbatch_1/0.png,0\nbatch_1/1.png,0\n", None),
-        ("batch_0/0.png,1\nbatch_1/1.png,0\n", "train.csv is not read, .*: it has 2 of 4 files"),
-        ("a.png,1\nb.png,0\nbatch_0/0.png,3\n", "train.csv is not read, .*: 1 of its 3 files are there"),
+        ("batch_0/0.png,1\nbatch_1/1.png,0\n", "train.csv is not read, .*: it lists 2 of 4 files"),
+        ("a.png,1\nb.png,0\nbatch_0/0.png,3\n", "train.csv is not read, .*: only 1 of its 3 files are in them"),
         ("a.png\n", "a list of train is not read, .* the classes: .*train.csv"),
         ("", "a list of train is not read, .*lists no files"),
     ],
@@ -369,5 +369,5 @@ def test_several_labels_reach_the_batches_of_training_and_evaluation(tmp_path):
     assert mapped["label"].tolist() == [[1, 1, -1, 0], [0, 0, -1, 1]]
     trained = next(TrainData(source, train_transform(16), 2, num_threads=0).batches(0, range(2)))
     assert trained["label"].shape == (2, 3) and trained["label"].dtype == np.int8
-    with pytest.raises(UserError, match="3 marks, the model 4 classes"):
+    with pytest.raises(UserError, match="3 marks; the model has 4 classes"):
         labels.check(batch["label"], 4)

@@ -224,7 +224,7 @@ def test_good_pictures_exit_with_0_and_wrong_use_is_told_in_a_line(folder, tmp_p
         ([f"--folder={one}", "--num_threads=0"], "--num_threads=0 must be at least 1"),
         ([f"--folder={one}", "--max_scans=0"], "scans=0: it must be a whole number, at least 1"),
         ([f"--folder={one}", f"--report={tmp_path}/no/report"], "give another --report=FILE"),
-        ([f"--folder={one}", f"--report={one}"], "is a file that is scanned: give another"),
+        ([f"--folder={one}", f"--report={one}"], "is one of the files to scan: give another"),
         ([f"--folder={one}", f"--write_unreadable={one}"], "give another file"),
         ([f"--folder={one}", f"--write_unreadable={tmp_path}/no/list"], "cannot write"),
     ):
@@ -246,7 +246,7 @@ def test_the_list_or_archive_that_is_scanned_is_not_overwritten(tmp_path, capsys
     ):
         before = (tmp_path / name).read_bytes()
         assert picture_scan.run([f"--{flag}={tmp_path}/{name}", f"--write_unreadable={tmp_path}/{other}"]) == 2
-        assert "is what is scanned, or its report: give another file" in capsys.readouterr().err
+        assert "would overwrite the input or the report: give another file" in capsys.readouterr().err
         assert (tmp_path / name).read_bytes() == before
 
 

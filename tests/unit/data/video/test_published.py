@@ -144,7 +144,7 @@ WRONG = {
     "frames.txt": ("a.mp4 300 1\n", "frames.txt:1: write `path label`, not a third field"),
     "both.jsonl": ('{"path": "a", "label": [1, "run"]}', "both.jsonl:1: the label 'run' is not a number from 0"),
     "mixed.csv": ("a.mp4,1\nb.mp4,run\n", "mixed.csv:2: the label 'run' is not a number from 0"),
-    "many.csv": ("a.mp4,a\nb.mp4,b\nc.mp4,c\n", "many.csv has 3 classes, num_classes is 2"),
+    "many.csv": ("a.mp4,a\nb.mp4,b\nc.mp4,c\n", "many.csv has 3 classes, but num_classes is 2"),
     "large.csv": ("a.mp4,0\nb.mp4,2\n", "large.csv:2: the label 2 is out of range, there are 2 classes"),
     "empty.csv": ("path,label\n", "empty.csv lists no files"),
     "torn.jsonl": ('{"path": "a", "label": 1}\n{"path": "b", "la', "torn.jsonl:2: not JSON"),
@@ -189,7 +189,7 @@ def test_one_file_of_two_records_is_refused(tmp_path):
         with pytest.raises(UserError, match="train.csv:3: abc.mp4 in .*videos is the video of .*train.csv:2, too"):
             video_list(written(tmp_path, KINETICS + rows, "train.csv"), videos)
     twice = written(tmp_path, KINETICS + "run,abc,1,11,train\nrun,abc,1,11,train\n", "train.csv")
-    with pytest.warns(UserWarning, match="left out 1 of 2 rows, which give a file again"):
+    with pytest.warns(UserWarning, match="left out 1 of 2 rows, which repeat a file"):
         assert len(video_list(twice, videos)) == 1
 
 

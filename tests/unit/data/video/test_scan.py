@@ -187,9 +187,9 @@ def test_wrong_use_is_told_in_a_line(data, capsys, tmp_path):
         ([f"--annotations={data}", f"--report={data}"], 2, "list.txt is not the report of a scan: give another"),
         ([f"--annotations={data}", f"--write_good={tmp_path}/no/good.txt"], 2, "cannot write"),
         ([f"--annotations={data}", f"--write_good={tmp_path}"], 2, "cannot write"),
-        ([f"--annotations={data}", f"--write_good={data}"], 2, "is what is scanned, or its report"),
-        ([f"--annotations={data}", f"--write_good={data}.scan.jsonl"], 2, "is what is scanned, or its report"),
-        ([*listed, f"--write_good={tmp_path}/good.mp4"], 2, "good.mp4 is what is scanned, or its report"),
+        ([f"--annotations={data}", f"--write_good={data}"], 2, "would overwrite the input or the report"),
+        ([f"--annotations={data}", f"--write_good={data}.scan.jsonl"], 2, "would overwrite the input or the report"),
+        ([*listed, f"--write_good={tmp_path}/good.mp4"], 2, "good.mp4 would overwrite the input or the report"),
     ):
         assert video_scan.run(flags) == status, flags
         (line,) = capsys.readouterr().err.splitlines()
@@ -242,5 +242,5 @@ def test_the_labels_beside_a_list_are_not_overwritten(tmp_path, capsys):
     (tmp_path / "1.webm").touch()
     flags = [f"--annotations={tmp_path}/train.json", f"--data_prefix={tmp_path}"]
     assert video_scan.run([*flags, f"--write_good={tmp_path}/labels.json"]) == 2
-    assert "is what is scanned, or its report" in capsys.readouterr().err
+    assert "would overwrite the input or the report" in capsys.readouterr().err
     assert (tmp_path / "labels.json").read_text() == '{"Holding something": "0"}'

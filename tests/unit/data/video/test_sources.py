@@ -116,7 +116,7 @@ def test_lists_that_cannot_be_used(tmp_path):
     names = written(tmp_path, "a\nb\n", "names.txt")
     with pytest.raises(UserError, match="list.txt:1: the label 5 is out of range, there are 2 classes"):
         video_sources.video_list(annotation, class_names=names)
-    with pytest.raises(UserError, match="names.txt has 2 names, num_classes is 3"):
+    with pytest.raises(UserError, match="names.txt has 2 names, but num_classes is 3"):
         video_sources.video_list(annotation, class_names=names, num_classes=3)
     with pytest.raises(UserError, match="num_classes is 3000000000, more than"):
         video_sources.video_list(annotation, num_classes=3_000_000_000)
