@@ -63,8 +63,8 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
         found = rng.permutation(np.flatnonzero(labels == label))
         if per_class > len(found):
             raise UserError(
-                f"per_class={per_class} records of each class were requested, "
-                f"but the class {name!r} has only {len(found)}"
+                f"{per_class} records of each class were requested; "
+                f"the class {name!r} has {len(found)}"
             )
         chosen.append(found[:per_class])
     return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))
