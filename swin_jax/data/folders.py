@@ -122,10 +122,10 @@ def class_folders(
     """The subfolders of a folder that stand for classes, sorted, and what was left out.
 
     Names that begin with a dot are ignored, and workdirs and folders that systems make (see
-    `is_made`) are left out. A link to the folder itself, to a folder that encloses it or a class, or
-    to another subfolder is not a class of its own and is left out, as is a broken link, for example
-    to a disk that is not mounted. Raises UserError if the folder cannot be opened, is a workdir, or
-    holds splits instead of classes.
+    `is_made`) are left out. A link to the folder itself, to a folder that encloses it or a class,
+    or to another subfolder is not a class of its own and is left out, as is a broken link, for
+    example to a disk that is not mounted. Raises UserError if the folder cannot be opened, is a
+    workdir, or holds splits instead of classes.
 
     Args:
         root: The folder.

@@ -209,7 +209,7 @@ def test_a_pipe_or_device_is_not_waited_for(tmp_path):
         ("l.csv", "path,label\na,cat\nb\n", "l.csv:3: 1 fields"),
         ("l.csv", 'path,label\n"a,cat\n', "quotation mark"),
         ("l.csv", "path,kind,size\na,1,30\n", "l.csv:2: size='30'.*no column of labels"),
-        ("l.csv", "path,kind\na,cat\n", "no column of labels"),
+        ("l.csv", "path,kind\na,cat\n", "has neither a column of labels"),
         ("l.csv", "path,path,label\na,b,c\n", "'path' appears 2 times"),
         ("l.csv", "path,a,a\nx,1,0\n", "same name"),
         ("l.csv", "path,label\n,cat\n", "l.csv:2: the path is empty"),
@@ -325,7 +325,7 @@ def test_semicolons_without_a_first_line_of_names(tmp_path):
 def test_marks_that_no_memory_holds_are_refused(tmp_path, monkeypatch):
     """A few kilobytes of text, and a mark for each file and class takes gigabytes."""
     text = "path,label\n" + "".join(f"{number}.jpg,{number};999999\n" for number in range(9000))
-    with pytest.raises(UserError, match="9,000 files of several labels and 1,000,000 classes .* more than 8,589,93"):
+    with pytest.raises(UserError, match="each of 9,000 files and 1,000,000 classes takes more than 8,589,934,592 bytes"):
         read(tmp_path, "l.csv", text)
     monkeypatch.setattr(label_numbers, "MAX_MARKS", 6)
     assert read(tmp_path, "l.csv", "path,label\na.jpg,a;b\nb.jpg,c\n").marks.shape == (2, 3)

@@ -136,7 +136,7 @@ WRONG = {
     "empty_label.csv": (KINETICS + ",a,1,2,train\n", "empty_label.csv:2: has no labels"),
     "comma.csv": ("path,label\na.mp4,run, fast\n", "comma.csv:2: 3 fields, not 2"),
     "missing.csv": ("path,label\na.mp4,\n", "missing.csv:2: a.mp4 has no label"),
-    "unlabeled.csv": ("path,split\na.mp4,train\n", "unlabeled.csv has no column of labels"),
+    "unlabeled.csv": ("path,split\na.mp4,train\n", "unlabeled.csv has neither a column of labels"),
     "unknown.csv": ("clip,what\na.mp4,run\n", "unknown.csv:1: call the columns path and label, not clip, what"),
     "open.csv": ('path,label\n"a.mp4,run\n', "open.csv:2: .*quotation"),
     "negative.csv": ("a.mp4,0\nb.mp4,-1\n", "negative.csv:2: the label '-1' is not a number from 0"),
