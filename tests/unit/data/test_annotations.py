@@ -329,7 +329,7 @@ def test_marks_that_no_memory_holds_are_refused(tmp_path, monkeypatch):
         read(tmp_path, "l.csv", text)
     monkeypatch.setattr(label_numbers, "MAX_MARKS", 6)
     assert read(tmp_path, "l.csv", "path,label\na.jpg,a;b\nb.jpg,c\n").marks.shape == (2, 3)
-    with pytest.raises(UserError, match="3 files of several labels and 3 classes"):
+    with pytest.raises(UserError, match="each of 3 files and 3 classes"):
         read(tmp_path, "l.csv", "path,label\na.jpg,a;b\nb.jpg,c\nc.jpg,c\n")
 
 
