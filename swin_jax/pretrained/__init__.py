@@ -1,3 +1,1 @@
-"""Weights of files and names <-> our parameters:
-`load` makes a model of either, `preprocess` its input.
-"""
+"""Pretrained weights, from files or by name: `load` makes the model, `preprocess` its input."""

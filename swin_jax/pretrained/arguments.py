@@ -1,7 +1,7 @@
-"""The arguments of `load`: their names, the config of a run, random weights if it is given none,
-and weights of another model than the name.
+"""Checks of the arguments of `load`, and helpers that the loaders of all families share.
 
-Shared by the loaders of all families.
+The helpers read the config of a run, make random weights, and refuse weights of another model
+than the name says.
 """
 
 import os
@@ -29,11 +29,10 @@ def check_arguments(what: str, overrides: dict, known: Iterable[str]) -> None:
 
 
 def check_values(overrides: dict, make: Callable) -> None:
-    """Raises RangeError for a number that is out of its range in the signature of
-    what makes the model.
+    """Raises RangeError for a number outside the range that the model's signature gives it.
 
     Args:
-        overrides: Arguments of a model; None passes as any.
+        overrides: Arguments of a model; None always passes.
         make: The class or function that makes the model.
     """
     check(make, {key: value for key, value in overrides.items() if value is not None})
@@ -44,14 +43,14 @@ def check_resize(what: str, resize: Any, choices: Sequence[str]) -> None:
     if resize is None or (isinstance(resize, str) and resize in choices):
         return
     if not choices:
-        raise UserError(f"resize={shown(resize)}: {what} resizes nothing; leave it out")
+        raise UserError(f"resize={shown(resize)}: {what} has nothing to resize; leave it out")
     known = ", ".join(map(repr, choices))
     raise UserError(f"resize={shown(resize)} is not {'one of ' if len(choices) > 1 else ''}{known}")
 
 
 def has_config(name: str | os.PathLike) -> bool:
-    """True if a folder, in a bucket too, has a config.json;
-    False for URLs and for what is not a folder.
+    """True if a folder, local or in a bucket, has a config.json; False for URLs and for anything
+    that is not a folder.
     """
     known = storage.is_remote(name) or "://" not in os.fspath(name)
     return known and (storage.path(name) / "config.json").is_file()
@@ -65,7 +64,7 @@ def read_config(workdir: str | os.PathLike) -> dict:
 def load_run(
     family: Family, workdir: str | os.PathLike, config: dict, resize: str | None, overrides: dict
 ) -> tuple[Any, dict]:
-    """The model of a run and its variables, all of which the model has.
+    """The model of a run and its variables; the model has a place for each of them.
 
     Args:
         family: The family of the model.
@@ -74,8 +73,8 @@ def load_run(
         resize, overrides: The same as in `load`.
 
     Raises:
-        UserError: config.json and the checkpoint are of different models; what the family's
-            `load_workdir` raises.
+        UserError: config.json and the checkpoint describe different models, or the family's
+            `load_workdir` raises it.
     """
     from swin_jax.train import checkpoint
 
@@ -84,28 +83,30 @@ def load_run(
     model, variables = family.load_workdir(workdir, config, resize, overrides)
     made = jax.eval_shape(model.init, jax.random.key(0), *family.inputs(model).values())
     wanted, found = (_official_names(tree["params"]) for tree in (made, variables))
-    # A latent mapper has those of the levels that its input has; what is lacking shows in a call.
+    # A latent mapper has parameters only for the levels of its input, so missing ones are not
+    # checked here; they show when the model is called.
     if ignored := sorted(found - wanted):
         raise UserError(
-            f"{workdir}/config.json is of another model than its checkpoint, which has "
-            f"{len(ignored)} parameters that the model would ignore, {ignored[0]} for one"
+            f"{workdir}/config.json describes another model than its checkpoint, which has "
+            f"{len(ignored)} parameters that the model would ignore, such as {ignored[0]}"
         )
     return model, variables
 
 
 def _official_names(params: Any) -> set[str]:
-    """The names of parameters, which stacking does not change."""
+    """The official names of parameters, which are the same whether or not layers are stacked."""
     leaves = flatten(params).items()
     return {name for path, leaf in leaves for name in stacking.official_names(path, leaf)}
 
 
 def _check_model_of_run(config: dict, workdir: str | os.PathLike, place: str) -> None:
-    """Raises UserError where config.json, edited by hand, is of another model than its checkpoint.
+    """Raises UserError if config.json was edited so that it no longer describes the model of the
+    checkpoint.
 
     Args:
         config: The run's config, as `read_config` gives it.
-        workdir: Workdir of the run; the newest checkpoint has a copy of its config, if any.
-        place: Dotted key of the model.
+        workdir: Workdir of the run; its newest checkpoint may hold a copy of the config.
+        place: Dotted key of the model in the config.
     """
     from swin_jax.train import checkpoint
 
@@ -113,14 +114,14 @@ def _check_model_of_run(config: dict, workdir: str | os.PathLike, place: str) ->
         found = config.get(key)
         if key.startswith(f"{place}.") and not OF_MEMORY.search(key) and found != trained:
             raise UserError(
-                f"{workdir}/config.json: {quoted(key)} is {quoted(found)}, and its checkpoint was "
+                f"{workdir}/config.json: {quoted(key)} is {quoted(found)}, but the checkpoint was "
                 f"trained with {quoted(trained)}; set it back"
             )
 
 
 def random_variables(model, *inputs: np.ndarray | jax.ShapeDtypeStruct) -> dict:
-    """The variables that `model.init` makes for inputs of these shapes."""
-    # jax 0.10 takes 0.4 s to optimize each draw for the CPU;
+    """The random variables that `model.init` makes for inputs of these shapes."""
+    # jax 0.10 takes 0.4 s to optimize each random draw for the CPU;
     # level 0 compiles a whole model ten times faster.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     zeros = (np.zeros(x.shape, x.dtype) for x in inputs)
@@ -128,20 +129,20 @@ def random_variables(model, *inputs: np.ndarray | jax.ShapeDtypeStruct) -> dict:
 
 
 def check_sizes(family: Family, fields: dict, overrides: dict, weights: Weights) -> None:
-    """Raises UserError for weights of a model of another size than their name says."""
+    """Raises UserError if the weights are for a model of another size than the name says."""
     kind = next((kind for kind in (family, *family.takes) if kind.recognizes(weights.arrays)), None)
     if kind is None:
         return
     try:
         found = kind.infer(weights.arrays, fields | overrides)
-    except UserError:  # told with more words by whoever fits them
+    except UserError:  # fitting the weights raises a more detailed error
         return
     wrong = [key for key in family.sizes if key in fields and found.get(key) != fields[key]]
     if not wrong or set(wrong) & overrides.keys():
         return
     sizes = _shown_sizes(wrong, found)
     name = _closest(kind, found)
-    if kind is not family:  # a name of the file's own family would make another kind of model
+    if kind is not family:  # a name of the weights' own family would make another kind of model
         same = _closest(family, fields | {key: found.get(key) for key in family.sizes})
         advice = f"give the name {same!r}" if same else f"give {sizes}"
     elif name:
@@ -159,8 +160,8 @@ def _shown_sizes(keys: Sequence[str], fields: dict) -> str:
 
 
 def _closest(family: Family, found: dict) -> str | None:
-    """The name of the model that has these sizes, and most of these other fields;
-    None if no model has.
+    """The name of the model with these sizes that shares most of the other fields;
+    None if no model has these sizes.
     """
     scores = {}
     for name in family.names():

@@ -1,7 +1,7 @@
-"""Folders of a hub: which files hold the weights, and the config that lies beside them.
+"""Finds the files of weights in a folder of a hub, and the config beside them.
 
-`clip.config` and its like say what such a config means for a model,
-`processors` what it means for pictures and texts.
+`clip.config` and its counterparts apply such a config to a model; `processors` applies it to
+pictures and texts.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _ADAPTER = "adapter_config.json"
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 _PLAIN = ("model.safetensors", "pytorch_model.bin")
 _OF_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# Fields that transformers gives every config and that change no number of a model.
+# Fields that transformers writes into every config and that do not change a model's outputs.
 IDLE = frozenset(
     """_attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures
     attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id
@@ -43,7 +43,7 @@ IDLE = frozenset(
     transformers_version typical_p use_bfloat16 transformers.js_config use_cache
     gradient_checkpointing num_labels""".split()
 )
-# The same, where they have the value that turns them off.
+# The same, as long as they have the value that turns them off.
 IDLE_IF = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}}
 
 
@@ -62,18 +62,19 @@ class Config:
     fields: Mapping[str, Any]
 
     def refuse(self, name: str, value: Any, reason: str = "is not supported here") -> UserError:
-        """The error for a field that cannot be obeyed."""
+        """Makes the error for a field that is not supported here."""
         return UserError(f"{self.path}: {name}={shown(value)} {reason}")
 
 
 def weights_in(folder: str | os.PathLike) -> Path | None:
-    """The file of weights in a folder of a hub, or the index of several; None for another folder.
+    """The file of weights in a folder of a hub, or the index of several files; None for a folder
+    of another kind.
 
-    Of the hub's cache, models--OWNER--NAME, the one version that is there is taken.
+    In a cache folder of the hub, models--OWNER--NAME, the only version is used.
 
     Raises:
-        UserError: A folder of a hub without a file of weights, or with an adapter, which changes
-            them; a cache of several versions.
+        UserError: The folder is one of a hub but has no file of weights, or it has an adapter,
+            which would change them; or a cache has no version, or several.
     """
     folder = Path(folder)
     if (folder / "blobs").is_dir() and (folder / "snapshots").is_dir():
@@ -90,7 +91,7 @@ def weights_in(folder: str | os.PathLike) -> Path | None:
     )
     if not (clip and _is_open_clip(clip)) and not {"model_type", "architecture"} & config.keys():
         return None
-    # Beside a CLIP of open_clip, timm keeps its image tower alone.
+    # timm's repositories keep the image tower alone beside the whole CLIP of open_clip.
     names = (*_PLAIN, *_OF_OPEN_CLIP) if "model_type" in config else (*_OF_OPEN_CLIP, *_PLAIN)
     for name in names:
         for file in (folder / name, folder / f"{name}{_INDEX}"):
@@ -103,21 +104,25 @@ def _weights_in_cache(folder: Path) -> Path | None:
     versions = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
     if len(versions) != 1:
         listed = ", ".join(map(str, versions[:3])) or "none is there"
-        raise UserError(f"{folder} is a cache of the hub; give the folder of one version: {listed}")
+        raise UserError(
+            f"{folder} is a cache folder of the hub; give the folder of one version: {listed}"
+        )
     return weights_in(versions[0])
 
 
 def _others_in(folder: Path) -> str:
-    """Advice for the other files of weights in a folder; '' if there are none."""
+    """Advice on the other files of weights in a folder; '' if there are none."""
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
     if parts := [name for name in names if re.search(r"-\d+-of-\d+\.", name)]:
-        return f"; {parts[0]} is one part of several, whose index ({_PLAIN[0]}{_INDEX}) is missing"
+        return f"; {parts[0]} is one of several parts, whose index ({_PLAIN[0]}{_INDEX}) is missing"
     return f"; give one of its files, {', '.join(names[:3])}" if names else ""
 
 
 def locate(source: str | os.PathLike) -> Path:
-    """The file of weights that a path means: itself, or that of a folder of a hub;
-    raises UserError for another one.
+    """The file of weights for a path: the path itself, or the file in a folder of a hub.
+
+    Raises:
+        UserError: The path is a folder of another kind.
     """
     path = Path(source).expanduser()
     if not path.is_dir():
@@ -125,7 +130,8 @@ def locate(source: str | os.PathLike) -> Path:
     found = weights_in(path)
     if found is None:
         raise UserError(
-            f"{path} is not a folder as the hub keeps it (config.json and model.safetensors)"
+            f"{path} is not a folder of a hub, with config.json and model.safetensors: give one, "
+            "or a file of weights"
         )
     return found
 
@@ -141,8 +147,8 @@ def read(path: Path, key: str | None = None) -> dict[str, np.ndarray]:
         {name: array}, see `files.read.read`.
 
     Raises:
-        UserError: What `files.read.read` refuses; an invalid index; a file or an array that it
-            lists and that is missing, or the other way round.
+        UserError: `files.read.read` refuses a file, the index is invalid, or it does not list
+            exactly the files and arrays that are there.
     """
     if not path.name.endswith(_INDEX):
         return files.read(path, key)
@@ -166,13 +172,14 @@ def _shards(index: Path) -> dict[Path, set[str]]:
             or len(file) > 255
         ):
             raise UserError(
-                f"{index}: {name[:200]} is in {shown(file)}, which is not a file beside it"
+                f"{index} lists {name[:200]} in {shown(file)}, which is not the name of a file "
+                "beside it"
             )
         files.setdefault(index.with_name(file), set()).add(name)
     for file in files:
         if not file.is_file():
             raise UserError(
-                f"{index} lists {file.name}, which is missing: {len(files)} files belong together"
+                f"{index} lists {file.name}, which is missing: all {len(files)} files are needed"
             )
     return files
 
@@ -180,7 +187,7 @@ def _shards(index: Path) -> dict[Path, set[str]]:
 def _as_listed(
     arrays: Mapping[str, np.ndarray], names: set[str], shard: Path, index: Path
 ) -> dict[str, np.ndarray]:
-    """The arrays of one file, which has those that the index lists for it."""
+    """The arrays of one file; raises UserError unless they are those that the index lists."""
     if names != arrays.keys():
         listed, there = sorted(names - arrays.keys()), sorted(arrays.keys() - names)
         what = f"{listed[0]}, which is not in it" if listed else f"no {there[0]}, which is in it"
@@ -189,12 +196,13 @@ def _as_listed(
 
 
 def config_beside(path: Path) -> Config | None:
-    """The config of the model in a file of weights; None where none lies beside it.
+    """The config beside a file of weights; None if there is none.
 
-    open_clip's goes before a config.json, but for files with the names of transformers.
+    open_clip's config is preferred to a config.json, except for files that have the names that
+    transformers uses.
 
     Raises:
-        UserError: A config that cannot be read.
+        UserError: A config cannot be read.
     """
     found = []
     clip_path, plain_path = path.with_name("open_clip_config.json"), path.with_name("config.json")
@@ -214,11 +222,11 @@ def _is_open_clip(config: Mapping[str, Any]) -> bool:
 
 
 def read_json(path: Path) -> dict | None:
-    """The JSON object in a file; None where there is no such file.
-    Raises UserError for anything else.
+    """The JSON object in a file; None if there is no such file.
 
-    A link to nothing is refused too: the files of a hub's cache are links, so that a file that was
-    there has been lost.
+    Raises:
+        UserError: The file cannot be read or is not a JSON object, or it is a broken link. The
+            files in a hub's cache are links, so a broken one means that a file was lost.
     """
     if not os.path.lexists(path):
         return None
@@ -228,17 +236,17 @@ def read_json(path: Path) -> dict | None:
         reason = " ".join(str(error).removeprefix(f"cannot read {path}: ").split())
         raise UserError(f"{path} cannot be read: {reason}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{path} holds a {type(found).__name__}, not a config")
+        raise UserError(f"{path} holds a {type(found).__name__}, not a JSON object")
     return found
 
 
 def check_types(
     path: str | os.PathLike, fields: Mapping[str, Any], types: Mapping[str, Any], prefix: str = ""
 ) -> None:
-    """Raises UserError for a field whose value is of another type than a library gives it.
+    """Raises UserError for a field whose value has the wrong type.
 
     Args:
-        path: The config.
+        path: Path of the config.
         fields: Part of its content.
         types: {name: annotation}, see `core.ranges.refusal`. A field may be absent or None.
         prefix: Text before the names, 'vision_cfg.' for example.
@@ -246,24 +254,27 @@ def check_types(
     for name, hint in types.items():
         value = fields.get(name)
         if value is not None and (wanted := refusal(hint, value)):
-            raise UserError(f"{path}: {prefix}{name}={shown(value)}: it must be {wanted}")
+            raise UserError(f"{path}: {prefix}{name}={shown(value)} must be {wanted}")
 
 
 def attach_origin(model: Any, weights: str | os.PathLike | None) -> None:
-    """Makes a model remember its weights. It is not a field: models that differ in it are equal."""
+    """Makes a model remember where its weights came from.
+
+    The origin is not a field, so models that differ only in it are equal.
+    """
     object.__setattr__(model, _ORIGIN, None if weights is None else os.fspath(weights))
 
 
 def origin(model: Any) -> str | None:
-    """The argument `weights` that `load` made a model with; None for random ones."""
+    """The argument `weights` that `load` made a model with; None for random weights."""
     return vars(model).get(_ORIGIN)
 
 
 def attach_class_names(model: Any, names: tuple[str, ...]) -> None:
-    """Makes a model remember the class names that its weights' file tells; see `attach_origin`."""
+    """Makes a model remember the class names in the file of its weights; see `attach_origin`."""
     object.__setattr__(model, _NAMES, names)
 
 
 def told_class_names(model: Any) -> tuple[str, ...]:
-    """The class names that came with a model's weights; () where the file tells none."""
+    """The class names that came with a model's weights; () if the file has none."""
     return vars(model).get(_NAMES, ())

@@ -1,10 +1,10 @@
-"""ArcFace's IR-SE50: official state dicts <-> our parameters.
+"""Converts ArcFace's IR-SE50 between official state dicts and our parameters.
 
 Official names and shapes are those of TreB1eN/InsightFace_Pytorch, which StyleCLIP, pSp and
-e4e keep. Convolutions go from (out, in, h, w) to (h, w, in, out); the last layer,
-(embedding, channels * h * w), to (h, w, channels, embedding); norms and slopes have a
-`scale`. Running statistics are in 'batch_stats'. Only the fields of a model are looked at,
-so that no model is imported here.
+e4e also use. Convolutions are transposed from (out, in, h, w) to (h, w, in, out), and the last
+layer from (embedding, channels * h * w) to (h, w, channels, embedding). Norms and PReLU slopes
+have a `scale`; running statistics are in 'batch_stats'. The functions read only the fields of a
+model, so this module imports no model.
 """
 
 import math
@@ -30,8 +30,8 @@ _REDUCTION = 16
 
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
-    """{official name: official shape} of a `models.arcface.IRSE`, running statistics among them,
-    in official order.
+    """{official name: official shape} of a `models.arcface.IRSE`, in the official order and
+    including running statistics.
     """
     width = model.blocks[-1][1]
     inside = width * (model.image_size // 2 ** len(model.blocks)) ** 2
@@ -42,9 +42,7 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
 
 
 def trunk_shapes(blocks: Sequence[tuple[int, int, int]]) -> tuple[dict, dict]:
-    """The part of `official_shapes` before the last layers:
-    that of `input_layer`, and that of `body`.
-    """
+    """The official shapes of the trunk, as two dicts: `input_layer` and `body`."""
     width = blocks[0][0]
     stem = {"input_layer.0.weight": (width, 3, 3, 3)} | _norm("input_layer.1", width)
     stem["input_layer.2.weight"] = (width,)
@@ -78,21 +76,22 @@ def _norm(name: str, width: int) -> dict:
 
 
 def is_arcface(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """True for a state dict that holds a whole network of this kind, under whatever prefix."""
+    """True if a state dict holds a whole IR-SE network, under any prefix."""
     return bool(networks.prefixes(state_dict, _NEEDED))
 
 
 def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The network's part of a state dict, as `networks.own_part`."""
+    """The arrays of the IR-SE network in a state dict, and the names of all others;
+    see `networks.own_part`.
+    """
     return networks.own_part(state_dict, _NEEDED, _OWN, "IR-SE network")
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
-    """The fields of the IRSE that a state dict was made with:
-    `blocks`, `image_size` and `embed_dim`.
+    """The `blocks`, `image_size` and `embed_dim` of the IRSE that a state dict belongs to.
 
     Raises:
-        UserError: Arrays of shapes that no such network has.
+        UserError: The arrays have shapes that no IRSE has.
     """
     state_dict, _ = own_part(state_dict)
     blocks = infer_blocks(state_dict)
@@ -100,14 +99,14 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
     side = math.isqrt(inside // blocks[-1][1])
     if side < 1 or side**2 * blocks[-1][1] != inside:
         raise UserError(
-            f"{_LAST} is {(embed_dim, inside)}: it does not read a square map of "
+            f"{_LAST} has the shape {(embed_dim, inside)}, which fits no square map of "
             f"{blocks[-1][1]} channels"
         )
     return dict(blocks=blocks, image_size=side * 2 ** len(blocks), embed_dim=embed_dim)
 
 
 def infer_blocks(state_dict: Mapping[str, np.ndarray]) -> tuple[tuple[int, int, int], ...]:
-    """The stages of a trunk, by the blocks that change the number of channels.
+    """The stages of a trunk; a new stage starts where a block changes the number of channels.
 
     Args:
         state_dict: {official name: array}.
@@ -137,11 +136,11 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
         as `model.init` makes them.
 
     Raises:
-        UserError: Names every missing, unexpected and mis-shaped key, in one line.
+        UserError: Keys are missing, unexpected or of the wrong shape; one line names them all.
     """
     state_dict, left = own_part(state_dict)
     if left:
-        warn(f"left out weights that do not belong to an IR-SE network: {choose.listed(left)}")
+        warn(f"ignored weights that do not belong to an IR-SE network: {choose.listed(left)}")
     shapes = official_shapes(model)
     _check(state_dict, shapes)
     return to_variables(state_dict, shapes, model.blocks[-1][1])
@@ -151,12 +150,12 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     """The variables of an IRSE from a file or from a run, for `train.init_from`.
 
     Args:
-        source: A file of `pretrained.files.read`, or the variables of an IRSE.
+        source: A file that `pretrained.files.read` can read, or the variables of an IRSE.
         model: A `models.arcface.IRSE`.
         key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
     Raises:
-        UserError: An unreadable file, weights that do not fit.
+        UserError: The file cannot be read, or its weights do not fit the model.
     """
     return networks.read(source, key, lambda arrays: from_official(arrays, model), LICENSE)
 
@@ -169,7 +168,7 @@ def pretrained() -> Callable:
 def to_variables(
     state_dict: Mapping[str, np.ndarray], names: Sequence[str], last_width: int = 0
 ) -> dict:
-    """Variables of arrays in PyTorch's layout.
+    """Converts arrays in PyTorch's layout to variables.
 
     Args:
         state_dict: {official name: array}.
@@ -187,19 +186,19 @@ def to_variables(
 def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:
     """Converts the variables of an IRSE to an official state dict; the inverse of `from_official`.
 
-    Gradients, or anything else of the same structure, convert the same way; without 'batch_stats'
-    there are no running statistics in the result.
+    Gradients, or anything else of the same structure, convert the same way. Without 'batch_stats'
+    the result has no running statistics.
 
     Args:
         variables: {'params': nested dict of arrays, 'batch_stats': the same}.
         model: The `models.arcface.IRSE` that they belong to.
-        buffers: True adds `num_batches_tracked`, which `load_state_dict` wants when it is strict.
+        buffers: True adds `num_batches_tracked`, which a strict `load_state_dict` requires.
 
     Returns:
         {official name: float32 numpy array in PyTorch's layout}, in the official order.
 
     Raises:
-        UserError: The variables are not this model's.
+        UserError: The variables do not belong to this model.
     """
     shapes = official_shapes(model)
     flat = {collection: flatten(tree) for collection, tree in variables.items()}
@@ -227,7 +226,12 @@ def _check(state_dict: Mapping, shapes: Mapping) -> None:
 
 
 def path_of(name: str, axes: int) -> tuple[str, str]:
-    """The collection and the path of an official name whose array has so many axes."""
+    """The collection and the path that an official name gets.
+
+    Args:
+        name: Official name.
+        axes: Number of axes of its array.
+    """
     *modules, leaf = re.sub(r"\.(\d+)(?=\.)", r"_\1", name).split(".")
     if leaf.startswith("running_"):
         return "batch_stats", "/".join([*modules, leaf.removeprefix("running_")])
@@ -237,7 +241,7 @@ def path_of(name: str, axes: int) -> tuple[str, str]:
 
 
 def _to_ours(name: str, value: np.ndarray, last_width: int) -> np.ndarray:
-    """One tensor from PyTorch's layout to ours."""
+    """Converts one tensor from PyTorch's layout to ours."""
     if name == _LAST:
         side = math.isqrt(value.shape[1] // last_width)
         value = value.reshape(len(value), last_width, side, side)
@@ -245,7 +249,7 @@ def _to_ours(name: str, value: np.ndarray, last_width: int) -> np.ndarray:
 
 
 def _to_theirs(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """One tensor from our layout to PyTorch's, of the shape that it has there."""
+    """Converts one tensor from our layout to PyTorch's, where it has this shape."""
     if value.ndim == 4:
         return np.ascontiguousarray(value.transpose(3, 2, 0, 1)).reshape(shape)
     return value

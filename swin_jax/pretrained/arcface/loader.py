@@ -1,4 +1,4 @@
-"""ArcFace's IR-SE50 as a family of `load`."""
+"""ArcFace's IR-SE50 as a model family that `load` supports."""
 
 import inspect
 import logging
@@ -25,18 +25,18 @@ NAME, FILE = "ir_se50", "model_ir_se50.pth"
 
 
 def fields_of(kind: type[nn.Module]) -> frozenset[str]:
-    """Names of the arguments that make a model of a class."""
+    """Names of the arguments that a model class takes."""
     return frozenset(inspect.signature(kind).parameters) - {"parent", "name"}
 
 
 def find(word: str) -> str | None:
-    """The name that a word means: another spelling, or the released file's."""
+    """The model name that a word stands for: another spelling, or the released file's name."""
     plain = word.lower().removesuffix(".pth").replace("-", "_").removeprefix("model_")
     return NAME if plain in (NAME, "irse50", "ir_se_50") else None
 
 
 def fetch(word: str) -> Path:
-    """Raises UserError: nothing says on what terms the weights may be had."""
+    """Raises UserError: the weights are not downloaded, because no terms of use are stated."""
     raise UserError(
         f"{NAME} is not downloaded, because no terms of use are stated for its weights: get "
         f"{FILE} as the README of orpatashnik/StyleCLIP or of TreB1eN/InsightFace_Pytorch says, "
@@ -45,12 +45,12 @@ def fetch(word: str) -> Path:
 
 
 def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
-    """`convert.infer`, which needs nothing that is known."""
+    """The fields of an IRSE, inferred from its arrays alone; see `convert.infer`."""
     return convert.infer(arrays)
 
 
 def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[IRSE, dict]:
-    """An IRSE with these weights; the log names their license."""
+    """Makes an IRSE with these weights, and logs their license."""
     model = IRSE(**fields | overrides)
     variables = put(convert.from_official(weights.arrays, model), model)
     log.warning("%s: %s", weights.path, convert.LICENSE)
@@ -58,8 +58,8 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
 
 
 def put(variables: dict, model: Any) -> dict:
-    """Variables on the default device, parameters in the model's `param_dtype`;
-    all others stay float32.
+    """Puts variables on the default device: parameters in the model's `param_dtype`, all others
+    in float32.
     """
     params = jax.tree.map(lambda leaf: leaf.astype(model.param_dtype), variables["params"])
     return jax.device_put({**variables, "params": params})
@@ -68,22 +68,28 @@ def put(variables: dict, model: Any) -> dict:
 def load_workdir(
     workdir: str | Path, config: dict, resize: str | None, overrides: dict
 ) -> tuple[IRSE, dict]:
-    """The network that a run trained, its average if it kept one; `config` is the run's."""
+    """The network that a run trained, with its averaged weights if the run kept an average.
+
+    Args:
+        workdir: Workdir of the run.
+        config: The run's config.
+        resize: Ignored.
+        overrides: Must be empty.
+    """
     return load_run(IRSE, workdir, config, overrides)
 
 
 def load_run(
     kind: type[nn.Module], workdir: str | Path, config: dict, overrides: dict
 ) -> tuple[nn.Module, dict]:
-    """A model of a class, whose arguments stand in the config of a run,
-    with the variables that the run trained.
-    """
+    """Makes a model of a class from a run's config, with the variables that the run trained."""
     from swin_jax.train import checkpoint
 
     if overrides:
         given = ", ".join(overrides)
         raise UserError(
-            f"{workdir} holds a network that is loaded as it was trained; leave out {given}"
+            f"{workdir} holds a trained network, which cannot be changed on loading: "
+            f"leave out {given}"
         )
     found = {
         name: config[f"task.model.{name}"]
@@ -95,12 +101,12 @@ def load_run(
 
 
 def preprocess(model: IRSE, word: str | None) -> Preparation:
-    """The whole picture, which is an aligned face."""
+    """The preparation of pictures that are aligned faces: nothing is cropped."""
     return of_faces(model.image_size)
 
 
 def inputs(model: Any, image_size: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
-    """One row of `image`: an aligned face in -1..1."""
+    """Shapes of a batch of one: `image`, an aligned face in -1..1."""
     size = image_size or model.image_size
     return {"image": jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)}
 
@@ -108,7 +114,7 @@ def inputs(model: Any, image_size: int | None = None) -> dict[str, jax.ShapeDtyp
 def predict(
     model: IRSE, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
 ) -> Outputs:
-    """Gives `features`, the embeddings of the faces, (B, embed_dim) of length 1."""
+    """Computes `features`, the embeddings of the faces: (B, embed_dim), rows of length 1."""
     return {"features": model.apply(variables, prepare(batch["image"]))}
 
 

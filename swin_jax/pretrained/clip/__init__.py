@@ -1,1 +1,1 @@
-"""Weights of CLIP in the layouts of OpenAI, open_clip and transformers."""
+"""CLIP weights in the layouts of OpenAI, open_clip and transformers."""

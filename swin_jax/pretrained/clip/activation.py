@@ -1,9 +1,9 @@
-"""The activation that a CLIP was trained with, and how that is known.
+"""Finds the activation that a CLIP was trained with, and the evidence for it.
 
-It leaves no trace in the weights, and a model with the other one still works, a few points worse.
-So it comes with its source, and it is known only where that is certain: a config beside the
-weights, the code of an archive, or exactly these published weights, by their address or their
-checksum. What a file is called is not evidence.
+The activation leaves no trace in the weights, and a model with the wrong one still works, a few
+points worse. So each answer names its source, and counts as known only if that is certain: a
+config beside the weights, the code in an archive, or published weights that are recognized by
+their address or checksum. The name of a file is not evidence.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ from swin_jax.pretrained.clip.infer import infer
 from swin_jax.pretrained.files import download
 from swin_jax.pretrained.files.read import is_torchscript
 
-# (embedding, image size, patch size, width of the image tower,
-# of the text tower) of OpenAI's nine models.
+# (embedding, image size, patch size, width of the image tower, width of the text tower) of
+# OpenAI's nine models.
 _OPENAI = {
     (1024, 224, None, 64, 512),
     (512, 224, None, 64, 512),
@@ -38,7 +38,7 @@ _OPENAI = {
 _RELEASES = "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/"
 _METACLIP = "https://dl.fbaipublicfiles.com/MMPT/"
 # Weights that open_clip 3.3 lists for towers like these: repositories of the hub, files of its
-# releases, and files below `_METACLIP`. Within a publisher either activation occurs.
+# releases, and files below `_METACLIP`. One publisher may use both activations.
 QUICK_GELU = frozenset(
     """
     apple/DFN2B-CLIP-ViT-B-16 apple/DFN2B-CLIP-ViT-L-14 apple/DFN5B-CLIP-ViT-H-14
@@ -97,13 +97,17 @@ GELU = frozenset(
     timm/vit_large_patch14_clip_224.laion400m_e31 timm/vit_large_patch14_clip_224.laion400m_e32
     """.split()
 )
-_CODE_BYTES = 1 << 24  # of the code of an archive that is looked at
+_CODE_BYTES = 1 << 24  # the most code of an archive that is searched
 
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
-    """`act` of `models.clip.make_clip`, where that is known from,
-    and whether that is more than an assumption.
+    """The activation of a CLIP and the evidence for it.
+
+    Attributes:
+        act: The argument `act` of `models.clip.make_clip`.
+        source: The evidence, for messages.
+        known: False if the activation is only assumed.
     """
 
     act: str
@@ -116,17 +120,18 @@ def activation(
 ) -> Activation:
     """The activation that a CLIP was trained with.
 
-    Without evidence quick_gelu is assumed for the shapes of OpenAI's nine models,
+    Without evidence, quick_gelu is assumed for the shapes of OpenAI's nine models,
     and gelu for others.
 
     Args:
         state_dict: State dict in any layout of `pretrained.clip.layouts`.
-        names: The name that the user gave the model, whose '-quickgelu' counts;
-            the address of the weights.
-        path: The file.
+        names: The name that the user gave the model, in which '-quickgelu' counts as evidence,
+            and the address of the weights.
+        path: Path of the file.
 
     Raises:
-        UserError: Evidence for both; a config that cannot be obeyed.
+        UserError: There is evidence for both activations, or a config has a field that is not
+            supported.
     """
     config = None if path is None else beside.config_beside(path)
     sizes = infer(state_dict, 1, 1, clip_config.declared_image_size(config))
@@ -134,7 +139,9 @@ def activation(
     found = [evidence for evidence in found if evidence is not None]
     if len({evidence.act for evidence in found}) > 1:
         says = "; ".join(f"{evidence.act}: {evidence.source}" for evidence in found)
-        raise UserError(f"the activation of these weights is contradictory ({says}): give act=")
+        raise UserError(
+            f"the evidence for the activation of these weights is contradictory ({says}): give act="
+        )
     if found:
         return found[0]
     shape = tuple(
@@ -143,7 +150,7 @@ def activation(
     )
     if shape in _OPENAI:
         return Activation("quick_gelu", "it has the shape of one of OpenAI's models", known=False)
-    return Activation("gelu", "it has not the shape of one of OpenAI's models", known=False)
+    return Activation("gelu", "it does not have the shape of any of OpenAI's models", known=False)
 
 
 def _of_config(sizes: Mapping, config: beside.Config | None) -> Activation | None:
@@ -152,7 +159,7 @@ def _of_config(sizes: Mapping, config: beside.Config | None) -> Activation | Non
 
 
 def _of_name(name: str) -> Activation | None:
-    """The activation that the name of a model, or the address of published weights, implies."""
+    """The activation that a model's name or the address of published weights implies, or None."""
     for act, known in (("quick_gelu", QUICK_GELU), ("gelu", GELU)):
         if _published(name) in known:
             return Activation(act, f"these are the published weights {_published(name)}")
@@ -164,7 +171,7 @@ def _of_name(name: str) -> Activation | None:
 
 
 def _published(address: str) -> str:
-    """The repository of a file on the hub, or what the tables above call another address."""
+    """The repository of a file on the hub; for other addresses, their key in the tables above."""
     if match := re.match(rf"{re.escape(download.HUB)}/([^/]+/[^/]+)/resolve/main/", address):
         return match[1]
     return (
@@ -175,15 +182,15 @@ def _published(address: str) -> str:
 def _of_content(
     state_dict: Mapping[str, np.ndarray], sizes: Mapping, path: Path | None
 ) -> Activation | None:
-    """The activation that the bytes of a file imply:
-    the code of an archive, or the checksum of published weights.
+    """The activation that the bytes of a file imply, or None: by the code in an archive, or by the
+    checksum of published weights.
     """
     if path is not None and is_torchscript(path):
         code = _code(path)
         is_quick, is_exact = bool(re.search(r"QuickGELU\b|\b1\.702", code)), "torch.gelu(" in code
         if is_quick != is_exact and 'approximate="tanh"' not in code:
             return Activation(
-                "quick_gelu" if is_quick else "gelu", "the code of the archive computes it"
+                "quick_gelu" if is_quick else "gelu", "the code in the archive computes it"
             )
         if is_quick or is_exact:
             return None
@@ -202,7 +209,7 @@ def _of_content(
 
 
 def _code(path: Path) -> str:
-    """The code of a TorchScript archive, up to `_CODE_BYTES`."""
+    """The code in a TorchScript archive, up to `_CODE_BYTES` bytes."""
     text, left = [], _CODE_BYTES
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():

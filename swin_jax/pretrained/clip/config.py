@@ -1,8 +1,8 @@
 """Reads a config of open_clip or transformers that lies beside the weights of a CLIP.
 
-Every field that changes a number is obeyed, compared with the arrays, or refused by its name. The
-references are `CLIPVisionCfg` and `CLIPTextCfg` of open_clip 3.3 and `CLIPConfig` of transformers
-5.24, whose defaults stand for what a config leaves out.
+Every field that changes the model's outputs is applied, compared with the arrays, or refused by
+name. The references are `CLIPVisionCfg` and `CLIPTextCfg` of open_clip 3.3 and `CLIPConfig` of
+transformers 5.24, whose defaults apply to fields that a config leaves out.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ from swin_jax.pretrained.beside import Config
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 EPSILON = 1e-5
-END = 49407  # where the features of a text are taken: CLIP's end token
+END = 49407  # CLIP's end token, whose position gives the features of a text
 
-# The only value that the models here compute with, of fields of open_clip's towers.
+# Fields of open_clip's towers, with the only value that the models here support.
 _PLAIN = dict(
     ls_init_value=None,
     qk_norm=False,
@@ -41,8 +41,8 @@ _TEXT = _PLAIN | dict(
     proj_type="linear",
     tokenizer_mode=None,
 )
-# Fields that change nothing in such towers: the last norm is of each token,
-# whether before the pooling or after it.
+# Fields that change nothing in such towers. The last norm acts on each token by itself, so it may
+# come before or after the pooling.
 _IDLE_VISION = {
     "attn_pooler_heads",
     "attn_pooler_queries",
@@ -63,7 +63,7 @@ _IDLE_TEXT = {
     "hf_proj_type",
     "output_tokens",
     "pad_id",
-    "tokenizer_kwargs",  # of the preparation, see `processors`
+    "tokenizer_kwargs",  # read for the preparation, see `processors`
 }
 _TYPES = dict(
     act_kwargs=dict, mlp_ratio=PositiveFloat, norm_kwargs=dict, patch_dropout=Rate, block_type=str
@@ -75,7 +75,7 @@ _IDLE_CLIP = {
     "nonscalar_logit_scale",
     "output_dict",
 }
-# open_clip's name of a size, and that of `make_clip`.
+# open_clip's name of a size -> the name in `make_clip`.
 _SIZES_VISION = dict(
     layers="vision_layers", width="vision_width", patch_size="patch_size", image_size="image_size"
 )
@@ -102,23 +102,22 @@ _IDLE_TRANSFORMERS = beside.IDLE | {
     "dropout",
     "initializer_factor",
     "initializer_range",
-    "projection_dim",  # of a tower that is used alone
+    "projection_dim",  # matters only to a tower that is used alone
 }
 
 
 def arguments_of(config: Config | None, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `models.clip.make_clip` that only a config tells.
+    """The arguments of `models.clip.make_clip` that the arrays don't show but a config gives.
 
     Args:
         config: The config beside the weights, or None.
         sizes: The sizes that `clip.infer.infer` finds in the arrays.
 
     Returns:
-        'act', 'vision_heads', 'text_heads' and 'patch_dropout', as far as the config tells them.
+        'act', 'vision_heads', 'text_heads' and 'patch_dropout', as far as the config gives them.
 
     Raises:
-        UserError: A field that cannot be obeyed, or that says something else than the arrays;
-            the field is named.
+        UserError: A field is not supported or contradicts the arrays; the message names it.
     """
     if config is None or config.kind == beside.TIMM:
         return {}
@@ -126,9 +125,7 @@ def arguments_of(config: Config | None, sizes: Mapping[str, Any]) -> dict[str, A
 
 
 def declared_image_size(config: Config | None) -> Size | None:
-    """The size of the images that a config says the weights are for, an int or (H, W);
-    None if it says none.
-    """
+    """The image size that a config gives, an int or (H, W); None if it gives none."""
     if config is None or config.kind == beside.TIMM:
         return None
     if config.kind == beside.OPEN_CLIP:
@@ -198,12 +195,12 @@ def _of_open_clip(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-# Fields of a tower that are looked at one by one.
+# Fields of a tower that are checked one by one.
 _TOWER = {"act_kwargs", "block_type", "mlp_ratio", "norm_kwargs", "pos_embed_type"}
 
 
 def _check_tower(config: Config, tower: Mapping[str, Any], prefix: str, quick: bool) -> None:
-    """Raises UserError for what a tower of open_clip computes in another way."""
+    """Raises UserError if a tower of open_clip is configured to compute something different."""
     norm = tower.get("norm_kwargs") or {}
     if norm.keys() - {"eps"} or norm.get("eps", EPSILON) != EPSILON:
         raise config.refuse(f"{prefix}norm_kwargs", norm)
@@ -212,7 +209,7 @@ def _check_tower(config: Config, tower: Mapping[str, Any], prefix: str, quick: b
         raise config.refuse(f"{prefix}act_kwargs", act)
     if tower.get("block_type") not in (None, "default"):
         raise config.refuse(f"{prefix}block_type", tower["block_type"])
-    # The arrays hold positions of either type; one that is not learned is computed with sines.
+    # The arrays hold the positions of both types; those that are not learned come from sines.
     if tower.get("pos_embed_type", "learnable") not in ("learnable", "sin_cos_2d"):
         raise config.refuse(f"{prefix}pos_embed_type", tower["pos_embed_type"])
 
@@ -221,7 +218,7 @@ def _of_transformers(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]
     fields = config.fields
     if fields["model_type"] != "clip":
         raise config.refuse(
-            "model_type", fields["model_type"], "is not 'clip', which these weights are"
+            "model_type", fields["model_type"], "is not 'clip', but these weights are a CLIP"
         )
     known = {"logit_scale_init_value", "projection_dim"}
     towers = {f"{name}{end}" for name in ("text", "vision") for end in ("_config", "_config_dict")}
@@ -246,7 +243,9 @@ def _of_transformers(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]
     # 2 means the highest id.
     if end not in (2, END, sizes["vocab_size"] - 1) or isinstance(end, bool):
         raise config.refuse(
-            "text_config.eos_token_id", end, "is not where the features of a text are taken here"
+            "text_config.eos_token_id",
+            end,
+            "is not supported: features are taken at the token with the highest id",
         )
     found: dict[str, Any] = {}
     for name, tower, width, heads in (("vision", vision, 768, 12), ("text", text, 512, 8)):
@@ -276,14 +275,16 @@ def _activation(config: Config, vision: Mapping[str, Any], text: Mapping[str, An
     if len(acts) > 1 or not acts <= {*ACTIVATIONS}:
         named = ", ".join(sorted(str(act)[:40] for act in acts))
         raise UserError(
-            f"{config.path} names the activations (hidden_act) {named}; "
-            "a CLIP here has one, quick_gelu or gelu"
+            f"{config.path} gives the activations (hidden_act) {named}; "
+            "both towers of a CLIP here must have the same one, quick_gelu or gelu"
         )
     return acts.pop()
 
 
 def _tower(config: Config, name: str) -> Mapping[str, Any]:
-    """The config of a tower; older files hold a second one, which wins, with its defaults."""
+    """The config of a tower. Older files hold a second one, which takes precedence, also with its
+    defaults.
+    """
     first, second = (_part(config, config.fields, f"{name}_config{end}") for end in ("", "_dict"))
     if config.fields.get(f"{name}_config_dict") is None:
         return first
@@ -302,7 +303,7 @@ def _refuse_unknown(
     config: Config, fields: Mapping[str, Any], known: set[str], prefix: str
 ) -> None:
     for name in sorted(fields.keys() - known):
-        raise config.refuse(prefix + name, fields[name], "is not understood")
+        raise config.refuse(prefix + name, fields[name], "is not a known field")
 
 
 def _compare(
@@ -312,8 +313,8 @@ def _compare(
     sizes: Mapping[str, Any],
     prefix: str,
 ) -> None:
-    """Raises UserError for a size that is another one in the arrays;
-    both may be pairs of equal numbers.
+    """Raises UserError for a size that contradicts the arrays; a pair of equal numbers is the same
+    as the number.
     """
     for name, ours in names.items():
         value = fields.get(name)
@@ -336,12 +337,12 @@ def _compare_hidden(
 
 
 def _hidden(name: str, ours: float) -> str:
-    """The field that a message names for texts:
-    where their tower has one ratio only, the config may tell what the file has.
+    """The reason why the hidden width of a tower's MLPs is refused; that of the text tower is
+    fixed here, so there the config may well match the file.
     """
     if name.startswith("vision"):
         return _but(ours)
-    return f"is not supported here, where it is {ours} of texts"
+    return f"is not supported: it is always {ours} in the text tower here"
 
 
 def _but(value: Any) -> str:
@@ -349,8 +350,9 @@ def _but(value: Any) -> str:
 
 
 def _is_whole(tower: Mapping[str, Any], name: str, default: int, width: int) -> bool:
-    """True if a config tells the width, were it by its default;
-    the defaults of a fragment tell nothing.
+    """True if a config, or else its default, gives the width of the arrays.
+
+    A config that does not is a fragment, so its other defaults cannot be trusted.
     """
     return tower.get(name, default) == width
 

@@ -1,11 +1,11 @@
-"""CLIP: official state dicts <-> our parameters.
+"""Converts CLIP between official state dicts and our parameters.
 
-Official names and shapes are those of openai/CLIP (and of open_clip's `CLIP`);
-`pretrained.clip.layouts` brings other layouts to them. Linear weights are transposed, convolutions
-go from (out, in, h, w) to (h, w, in, out); the packed in_proj becomes qkv (C, 3, h, d) with biases
-(3, h, d), out_proj becomes proj (h, d, C), and the attention pool's maps have heads as an axis
-too. Running statistics are in 'batch_stats'. Only the fields of a model are looked at, so that no
-model is imported here.
+Official names and shapes are those of openai/CLIP and of open_clip's `CLIP`;
+`pretrained.clip.layouts` converts other layouts to them. Linear weights are transposed, and
+convolutions go from (out, in, h, w) to (h, w, in, out). The packed in_proj becomes qkv
+(C, 3, h, d) with biases (3, h, d), out_proj becomes proj (h, d, C), and the projections of the
+attention pool also get an axis of heads. Running statistics are in 'batch_stats'. The functions
+read only the fields of a model, so this module imports no model.
 """
 
 import re
@@ -53,7 +53,7 @@ _RENAMED = (
 
 
 def empty(model) -> dict[str, np.ndarray]:
-    """A state dict of a CLIP that has its shapes and no values."""
+    """A state dict with the shapes of a CLIP; all its values are zero."""
     return {
         name: np.broadcast_to(np.float32(0), shape)
         for name, shape in official_shapes(model).items()
@@ -72,17 +72,18 @@ def from_official(
         state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of
             `pretrained.clip.layouts` and any dtype.
         model: A `models.clip.CLIP`, see `official_shapes`.
-        resize: The method that stretches positions where the model is for images of another size or
+        resize: Method that resizes the positions if the model is for images of another size or
             for longer texts, see `pretrained.clip.resize`.
-        image_size: An int or (H, W) that the weights are for, where that is known.
+        image_size: Image size that the weights are for, an int or (H, W); None if unknown.
 
     Returns:
         {'params': ..., 'batch_stats': ... (ResNets)}, nested dicts of float32 numpy arrays, as
         `model.init` makes them.
 
     Raises:
-        UserError: Lists every missing, unexpected and mis-shaped key; or tells in which field
-            weights and model differ, or which other family the weights are of.
+        UserError: The weights do not fit. The message says in which fields weights and model
+            differ, or which other family the weights belong to, or else lists every missing,
+            unexpected and mis-shaped key.
     """
     _tell_what_is_left(state_dict)
     state_dict, shapes = to_official_names(state_dict), official_shapes(model)
@@ -108,7 +109,7 @@ def from_official(
 
 
 def _tell_what_is_left(state_dict: Mapping[str, np.ndarray]) -> None:
-    """Warns of the arrays that `to_official_names` leaves out."""
+    """Warns about the arrays that `to_official_names` leaves out."""
     swin, names = names_of_swin(state_dict), compare.strip_wrappers(state_dict)
     prefix, others = preferred(names)
     if others:
@@ -123,16 +124,17 @@ def _tell_what_is_left(state_dict: Mapping[str, np.ndarray]) -> None:
         if name not in swin and not (others and name.startswith(others))
     ]
     parts = [f"{len(swin)} arrays of a Swin"] if swin else []
-    parts += [f"{len(left)} others, {left[0]} first"] if left else []
+    parts += [f"{len(left)} others, such as {left[0]}"] if left else []
     if parts:
-        warn(f"left out weights that do not belong to a CLIP: {', and '.join(parts)}")
+        warn(f"ignored weights that do not belong to a CLIP: {', and '.join(parts)}")
 
 
 def fit_positions(
     state_dict: Mapping[str, np.ndarray], model, resize: str | None, image_size: Size | None
 ) -> dict[str, np.ndarray]:
-    """`clip_resize.resize_positions` for a model; arguments as for `from_official`,
-    names are OpenAI's.
+    """Fits the positions in a state dict with OpenAI's names to a model.
+
+    The other arguments are those of `from_official`; see `clip_resize.resize_positions`.
     """
     grid, old = (0, 0), None
     if not is_swin(model.visual):
@@ -148,20 +150,20 @@ def fit_positions(
 def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:
     """Converts the variables of a CLIP to an official state dict; the inverse of `from_official`.
 
-    Gradients, or anything else of the same structure, convert the same way; without 'batch_stats'
-    there are no running statistics in the result.
+    Gradients, or anything else of the same structure, convert the same way. Without 'batch_stats'
+    the result has no running statistics.
 
     Args:
         variables: {'params': nested dict of arrays, 'batch_stats': the same (ResNets)}.
         model: The `models.clip.CLIP` that they belong to.
-        buffers: True to add `num_batches_tracked`, which `load_state_dict` wants when it is strict.
+        buffers: True adds `num_batches_tracked`, which a strict `load_state_dict` requires.
 
     Returns:
-        {official name: float32 numpy array in PyTorch's layout}, in the official order: names of
-        openai/CLIP, which open_clip reads too.
+        {official name: float32 numpy array in PyTorch's layout}, in the official order. The names
+        are those of openai/CLIP, which open_clip reads too.
 
     Raises:
-        UserError: The variables are not this model's.
+        UserError: The variables do not belong to this model.
     """
     shapes = official_shapes(model)
     flat = {collection: flatten(tree) for collection, tree in variables.items()}
@@ -195,7 +197,7 @@ def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
     if not report:
         return
     if differing := difference(state_dict, model):
-        raise UserError(f"these weights are of another CLIP than the model: {differing}")
+        raise UserError(f"these weights are for another CLIP than the model: {differing}")
     if is_swin(model.visual):
         visual = {
             n.removeprefix("visual."): v for n, v in state_dict.items() if n.startswith("visual.")
@@ -205,8 +207,8 @@ def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
 
 
 def difference(state_dict: Mapping, model) -> str:
-    """The fields in which weights and model differ,
-    sizes that can be stretched left out; '' for none or where unknown.
+    """A list of the fields in which weights and model differ, without the sizes that resizing can
+    fit; '' if there are none, or if they are unknown.
     """
     if is_swin(model.visual):
         return ""
@@ -237,7 +239,7 @@ def _heads(name: str, model) -> int:
 
 
 def _path(name: str, shape: tuple[int, ...]) -> tuple[str, str]:
-    """The collection and the path of an official name."""
+    """The collection and the path that an official name gets."""
     path = name
     for pattern, replacement in _RENAMED:
         path = re.sub(pattern, replacement, path)
@@ -254,7 +256,7 @@ def _path(name: str, shape: tuple[int, ...]) -> tuple[str, str]:
 
 
 def _to_ours(name: str, value: np.ndarray, heads: int) -> np.ndarray:
-    """One tensor from PyTorch's layout to ours."""
+    """Converts one tensor from PyTorch's layout to ours."""
     if value.ndim == 4:
         return np.ascontiguousarray(value.transpose(2, 3, 1, 0))
     if name.endswith("in_proj_bias"):
@@ -274,7 +276,7 @@ def _to_ours(name: str, value: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _to_theirs(name: str, value: np.ndarray) -> np.ndarray:
-    """One tensor from our layout to PyTorch's."""
+    """Converts one tensor from our layout to PyTorch's."""
     if re.search(r"(in_proj_bias|attnpool\.[qkv]_proj\.bias)$", name):
         return value.reshape(-1)
     if name.endswith("in_proj_weight") or re.search(r"attnpool\.[qkv]_proj\.weight$", name):

@@ -1,4 +1,4 @@
-"""Fits CLIP's weights to a model before fine-tuning: another image size, longer texts.
+"""Fits CLIP's weights to a model for other image sizes or longer texts, before fine-tuning.
 
 The references are the last epoch of OpenAI's ViT-L/14@336px (arXiv 2103.00020, section 2.5) and
 `resize_pos_embed` of mlfoundations/open_clip.
@@ -24,18 +24,19 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     """Fits weights of a CLIP into a CLIP.
 
     Args:
-        source: A file of `pretrained.files.read` in any layout of `pretrained.clip.layouts`, a
-            folder of a hub, or the variables of a CLIP.
+        source: A file that `pretrained.files.read` can read, in any layout of
+            `pretrained.clip.layouts`; or a folder of a hub, or the variables of a CLIP.
         model: The `models.clip.CLIP` to fill.
-        resize: 'bilinear' or 'bicubic' where the image size differs, see `pretrained.clip.resize`.
+        resize: 'bilinear' or 'bicubic', required if the image size differs or texts are longer;
+            see `pretrained.clip.resize`.
         key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
     Returns:
         {'params': ..., 'batch_stats': ... (ResNets)}.
 
     Raises:
-        UserError: An unreadable file, weights that do not fit, or that were trained with another
-            activation or other heads.
+        UserError: The file cannot be read, or its weights do not fit or were trained with another
+            activation or another number of heads.
     """
     if not isinstance(source, Mapping):
         path = beside.locate(source)
@@ -68,9 +69,7 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
 
 
 def _check_run(model, config: Mapping) -> None:
-    """Raises UserError, in one line, where the model of a run's flat config is another
-    CLIP than this one.
-    """
+    """Raises UserError, in one line, if a run's flat config describes another CLIP than `model`."""
     if not run_config.is_clip(config):
         _check_activation(
             model, config.get("task.model.act", model.text.act), "the workdir's model"
@@ -78,7 +77,7 @@ def _check_run(model, config: Mapping) -> None:
         return
     try:
         trained = run_config.clip_of(config)
-    except UserError:  # towers of the user's own: the shapes must tell
+    except UserError:  # the user's own towers: only shapes can be compared, later
         return
     _check_activation(model, trained.text.act, "the workdir's model")
     parts = [clip.difference(clip.empty(trained), model)]
@@ -89,34 +88,34 @@ def _check_run(model, config: Mapping) -> None:
             parts.append(f"{name} is {theirs} in the weights and {ours} in the model")
     if any(parts):
         raise UserError(
-            "the workdir's weights are of another CLIP than the model: "
+            "the workdir's weights are for another CLIP than the model: "
             f"{', '.join(filter(None, parts))}"
         )
 
 
 def _image_size_of(config: Mapping) -> Size | None:
-    """The size of the images that a run's image tower is for; `config` is flat."""
+    """The image size of a run's image tower; `config` is flat."""
     found = config.get("task.model.image_size", config.get("task.model.visual.image_size"))
     return tuple(found) if isinstance(found, list) else found
 
 
 def _check_told(model, found: Mapping, path: Path) -> None:
-    """Raises UserError where a model computes in another way than what is known of a file's;
-    warns of what is not.
+    """Raises UserError if a model contradicts the config or the activation that belongs to a file;
+    warns if the activation is unknown or the vocabulary is another one.
     """
     if config := beside.config_beside(path):
         told = arguments_of(config, clip.infer(found, 1, 1, declared_image_size(config)))
         for key, tower in (("vision_heads", model.visual), ("text_heads", model.text)):
             if told.get(key, tower.num_heads) != tower.num_heads:
                 raise UserError(
-                    f"{config.path}: these weights have {key}={told[key]}, "
-                    f"the model has {tower.num_heads}: give --config.task.model.{key}={told[key]}"
+                    f"{config.path}: these weights have {key}={told[key]}, but the model has "
+                    f"{tower.num_heads}: give --config.task.model.{key}={told[key]}"
                 )
         texts = texts_beside(config) if config.kind == beside.TRANSFORMERS else {}
         if "vocabulary" in texts:
             warn(
-                f"{path}: the vocabulary of these weights is {texts['vocabulary']}; "
-                "texts are given to it in CLIP's"
+                f"{path}: the vocabulary of these weights is {texts['vocabulary']}, but texts are "
+                "tokenized with CLIP's"
             )
     trained = activation(found, (), path)
     if trained.known:
@@ -124,26 +123,33 @@ def _check_told(model, found: Mapping, path: Path) -> None:
     else:
         warn(
             f"it is unknown which activation {path} was trained with; "
-            f"the model's, {model.text.act}, is taken"
+            f"the model's, {model.text.act}, is used"
         )
 
 
 def _tell_untold(model, path: Path) -> None:
-    """Warns of what nothing tells of a CLIP with a Swin: no library writes a config of one."""
+    """Warns that activation and heads of a CLIP with a Swin are unknown: no library writes a config
+    of such a model.
+    """
     config = beside.config_beside(path)
-    unread = f"{config.path} is not read, it describes no CLIP with a Swin; " if config else ""
+    unread = ""
+    if config:
+        unread = f"{config.path} is ignored, because it does not describe a CLIP with a Swin; "
     warn(
         f"{unread}it is unknown which activation and how many heads the text tower of {path} was "
-        f"trained with; the model's, {model.text.act} and {model.text.num_heads}, are taken"
+        f"trained with; the model's, {model.text.act} and {model.text.num_heads}, are used"
     )
 
 
 def _check_activation(model, trained: str, what: str) -> None:
-    """The activation leaves no trace in the weights: the wrong one works, a few points worse."""
+    """Raises UserError if weights were trained with another activation than the model's.
+
+    The activation leaves no trace in the weights: the wrong one works, a few points worse.
+    """
     if trained != model.text.act:
         raise UserError(
-            f"{what} was trained with the activation {trained}, the model has {model.text.act}: "
-            f"give --config.task.model.act={trained}"
+            f"{what} was trained with the activation {trained}, but the model has "
+            f"{model.text.act}: give --config.task.model.act={trained}"
         )
 
 
@@ -153,7 +159,7 @@ def pretrained(resize: str | None = None) -> Callable:
 
 
 def load_visual(source, model, resize: str | None = None, key: str | None = None) -> dict:
-    """Fits weights of a Swin into the image tower of a CLIP; the rest of it keeps its random start.
+    """Fits weights of a Swin into the image tower of a CLIP; the rest keeps its random weights.
 
     Args:
         source: The same as in `finetune.load_pretrained`.

@@ -11,8 +11,8 @@ from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.clip import layouts as clip_layouts
 
-# (width, pixels of a position, positions) of the published image towers, of OpenAI and open_clip:
-# all are square, though the positions of some would make another grid too.
+# (width, pixels per position along an axis, number of positions) of the image towers that OpenAI
+# and open_clip published. All grids are square, though some counts would also fit another grid.
 _SQUARES = {
     *((width, 32, count) for width in (384, 512, 768) for count in (49, 64)),
     *((width, 16, 196) for width in (384, 512, 768)),
@@ -21,7 +21,7 @@ _SQUARES = {
     *((1408, 14, 256), (1664, 14, 256), (1664, 14, 576), (1664, 14, 729)),
     *((80, 32, 81), (96, 32, 144), (128, 32, 196)),
 }
-# Widths of open_clip's large image towers, whose heads are wider than 64: all have 16.
+# Widths of open_clip's large image towers, which all have 16 heads of more than 64 channels.
 _SIXTEEN_HEADS = (1280, 1408, 1664)
 
 
@@ -31,20 +31,21 @@ def infer(
     text_heads: int | None = None,
     image_size: Size | None = None,
 ) -> dict:
-    """The arguments of `models.clip.make_clip` that a state dict was made with, all but `act`.
+    """The arguments of `models.clip.make_clip` that fit a state dict, except `act`.
 
     Args:
         state_dict: State dict in any layout of `pretrained.clip.layouts`.
-        vision_heads, text_heads: Heads of towers that have neither one per 64 channels nor 16, as
-            the large ones.
-        image_size: An int or (H, W), where the arrays do not tell it.
+        vision_heads, text_heads: Number of heads; None for one per 64 channels, or 16 in
+            open_clip's large image towers.
+        image_size: Image size, an int or (H, W), if the arrays do not determine it.
 
     Returns:
-        Keyword arguments. `image_size` is that of a square if `told_image_size` is None,
-        or None if there is none.
+        Keyword arguments. If `told_image_size` is None, `image_size` is that of a square grid, or
+        None if the positions fit no square.
 
     Raises:
-        UserError: Not a CLIP with OpenAI's towers; a width that does not tell the number of heads.
+        UserError: The weights are not a CLIP with OpenAI's towers, or the number of heads cannot be
+            inferred from a width.
     """
     found = clip_layouts.to_official_names(state_dict)
     if other := recognize.recognize_not_clip(found):
@@ -58,8 +59,8 @@ def infer(
     missing = [name for name in needed if name not in found]
     if missing:
         raise UserError(
-            f"not a whole CLIP: {', '.join(missing)} are missing (half of a "
-            "CLIP cannot be loaded on its own)"
+            f"not a whole CLIP: it lacks {', '.join(missing)} (half of a CLIP cannot be loaded on "
+            "its own)"
         )
     compare.check_channels_first("visual.conv1.weight", found["visual.conv1.weight"])
     text_width = found["token_embedding.weight"].shape[1]
@@ -76,16 +77,15 @@ def infer(
 
 
 def told_image_size(state_dict: Mapping[str, np.ndarray], known: Size | None = None) -> Size | None:
-    """The size of the images that a file's positions are for, in pixels;
-    None where nothing tells their grid.
+    """The image size, in pixels, that a file's positions are for; None if their grid is unknown.
 
-    64 positions are 8 x 8 or 4 x 16. What tells is an archive of OpenAI, the shape of a published
-    tower, a known size with as many positions, and a number of them that makes a square and
-    nothing else but a line.
+    The number of positions alone is ambiguous: 64 can be 8 x 8 or 4 x 16. The grid is known for
+    OpenAI's archives, for the shapes of published towers, for a known size with that many
+    positions, and if the only grids of that many positions are a square and a line.
 
     Args:
         state_dict: State dict in any layout of `pretrained.clip.layouts`.
-        known: An int or (H, W).
+        known: Known image size, an int or (H, W).
     """
     count, stride, width = _positions(clip_layouts.to_official_names(state_dict))
     side = math.isqrt(count)
@@ -107,7 +107,7 @@ def told_image_size(state_dict: Mapping[str, np.ndarray], known: Size | None = N
 
 
 def _positions(found: Mapping) -> tuple[int, tuple[int, int], int]:
-    """(number of positions, pixels of one along each axis, width of the stem) of an image tower."""
+    """(number of positions, pixels per position along each axis, width) of an image tower."""
     stem = found["visual.conv1.weight"]
     if "visual.class_embedding" in found:
         return len(found["visual.positional_embedding"]) - 1, tuple(stem.shape[2:]), len(stem)
@@ -145,7 +145,7 @@ def _infer_visual(found: Mapping, heads: int | None, image_size: Size | None) ->
 
 
 def _count(found: Mapping, pattern: str) -> int:
-    """Blocks, by the highest number."""
+    """The number of blocks, by the highest index in the names."""
     return compare.count_of(
         (int(m[1]) for name in found if (m := re.match(pattern, name))), "blocks of a tower"
     )
@@ -153,5 +153,7 @@ def _count(found: Mapping, pattern: str) -> int:
 
 def _heads(argument: str, width: int) -> int:
     if width % 64:
-        raise UserError(f"a width of {width} does not tell the number of heads; give {argument}")
+        raise UserError(
+            f"the number of heads cannot be inferred from a width of {width}; give {argument}"
+        )
     return width // 64

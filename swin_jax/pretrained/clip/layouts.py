@@ -1,10 +1,15 @@
-"""The layouts that CLIP's state dicts come in -> the names of openai/CLIP.
+"""Converts the layouts of CLIP's state dicts to the names of openai/CLIP.
 
-Before all names a prefix may stand, that of the part of a larger model that is the CLIP (`clip.`,
-`clip_model.`). OpenAI's own, as a TorchScript archive (three numbers beside the weights) or as a
-plain state dict; open_clip (the same names; `text.` before those of the text tower in its
-CustomTextCLIP; masks of older versions); `CLIPModel` of Hugging Face's transformers (other names,
-q, k and v apart).
+The layouts are:
+
+- OpenAI's own, as a TorchScript archive (with three numbers beside the weights) or as a plain
+  state dict;
+- open_clip's: the same names, but `text.` before those of the text tower in its CustomTextCLIP,
+  and masks in older versions;
+- `CLIPModel` of Hugging Face's transformers: other names, and separate q, k and v.
+
+If the CLIP is a part of a larger model, all names may start with a prefix (`clip.`,
+`clip_model.`).
 """
 
 import re
@@ -17,13 +22,13 @@ from swin_jax.core.errors import UserError
 from swin_jax.pretrained import compare
 from swin_jax.pretrained.files import choose
 
-# What OpenAI's archives and transformers' older files hold beside the weights.
+# Numbers beside the weights in OpenAI's archives and in older files of transformers.
 _NUMBERS = ("input_resolution", "context_length", "vocab_size")
 _SWIN = (
     r"(encoder\.|backbone\.)?(patch_embed|layers|norm\d?|head|absolute_pos_embed|mask_token)(\.|$)"
 )
 _TOKENS = r"(.*?)(?:text\.)?(?:text_model\.embeddings\.)?token_embedding\.weight$"
-_HEADS = r"([a-z]+_)?(head|classifier)\."  # of classifiers that stand on a CLIP
+_HEADS = r"([a-z]+_)?(head|classifier)\."  # heads of classifiers on top of a CLIP
 _TRANSFORMERS = ("text_model.", "vision_model.")
 
 _TRANSFORMERS_NAMES = (
@@ -34,7 +39,7 @@ _TRANSFORMERS_NAMES = (
     (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
     (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
     (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
-    # The released files spell it without the e.
+    # The released files spell it 'pre_layrnorm'.
     (r"^vision_model\.pre_laye?rnorm\.", "visual.ln_pre."),
     (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
     (r"^vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
@@ -51,9 +56,7 @@ def is_transformers(state_dict: Mapping[str, np.ndarray]) -> bool:
 
 
 def is_clip(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """True if a state dict holds a CLIP of any layout that `to_official_names` knows, or part of
-    one.
-    """
+    """True if a state dict holds a CLIP, or part of one, in any layout of this module."""
     names = compare.strip_wrappers(state_dict)
     if prefixes(names):
         return True
@@ -63,11 +66,11 @@ def is_clip(state_dict: Mapping[str, np.ndarray]) -> bool:
 
 
 def is_from_archive(state_dict: Mapping[str, np.ndarray], sizes: Mapping[str, Any]) -> bool:
-    """True if the numbers are there that only OpenAI's archives hold, and are those of the model.
+    """True if a state dict holds the numbers of OpenAI's archives, and they match the model.
 
     Args:
         state_dict: {name: array}, names as in the file.
-        sizes: The sizes that `pretrained.clip.infer.infer` gives.
+        sizes: Arguments of the model, from `pretrained.clip.infer.infer`.
     """
     wanted = (sizes["image_size"], sizes["context_length"], sizes["vocab_size"])
     found = [state_dict.get(name) for name in _NUMBERS]
@@ -78,9 +81,7 @@ def is_from_archive(state_dict: Mapping[str, np.ndarray], sizes: Mapping[str, An
 
 
 def prefixes(state_dict: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """The prefixes of the names of each whole CLIP in a state dict;
-    ('',) for one at its top, () for none.
-    """
+    """The prefix of each whole CLIP in a state dict; '' for one without a prefix."""
     names = state_dict.keys()
     found = dict.fromkeys(match[1] for name in names if (match := re.match(_TOKENS, name)))
     images = ("visual.conv1.weight", "vision_model.embeddings.class_embedding")
@@ -88,11 +89,10 @@ def prefixes(state_dict: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
 
 def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The arrays of the CLIP in a state dict without the prefix that it has in a larger model,
-    and the other names.
+    """The arrays of the CLIP in a state dict, without their prefix; and the names of all others.
 
     Raises:
-        UserError: Several CLIPs, and the rule of `files.choose` does not tell which is meant.
+        UserError: There are several CLIPs, and the rule of `files.choose` does not decide.
     """
     prefix, others = preferred(state_dict)
     own = {
@@ -114,10 +114,10 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
 
 
 def preferred(state_dict: Mapping[str, np.ndarray]) -> tuple[str, tuple[str, ...]]:
-    """The prefix of the names of the CLIP that is meant, and those of the other whole ones.
+    """The prefix of the CLIP to take, and the prefixes of the other whole ones.
 
     Raises:
-        UserError: As `own_part`.
+        UserError: There are several CLIPs, and the rule of `files.choose` does not decide.
     """
     found = prefixes(state_dict) or ("",)
     if len(found) == 1:
@@ -133,7 +133,7 @@ def preferred(state_dict: Mapping[str, np.ndarray]) -> tuple[str, tuple[str, ...
 
 
 def names_of_swin(state_dict: Mapping[str, np.ndarray]) -> list[str]:
-    """The names of a whole Swin that lies beside a CLIP in one file; [] for none."""
+    """The names of a whole Swin beside a CLIP in the same file; [] if there is none."""
     names = compare.strip_wrappers(state_dict)
     found = [name for name in names if re.match(_SWIN, name)]
     if is_clip(names) and any(name.endswith("layers.0.blocks.0.norm1.weight") for name in found):
@@ -142,10 +142,10 @@ def names_of_swin(state_dict: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state dict in OpenAI's names without buffers, whatever layout it came in;
-    values keep their dtype.
+    """Converts a state dict of any layout to OpenAI's names; values keep their dtype.
 
-    A Swin beside the CLIP is left out, so is the rest of a larger model and a classifier's head.
+    Buffers are left out, and so are a Swin beside the CLIP, the rest of a larger model and the head
+    of a classifier.
 
     Args:
         state_dict: {name: array}, as `pretrained.files.read` gives it.
@@ -158,14 +158,14 @@ def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     elif "text.token_embedding.weight" in state_dict:
         state_dict = _from_custom_text(state_dict)
     for scalar in ("logit_scale", "logit_bias"):
-        if np.size(state_dict.get(scalar, ())) == 1:  # open_clip stores either as (1,) by choice
+        if np.size(state_dict.get(scalar, ())) == 1:  # open_clip can store both as (1,)
             state_dict[scalar] = np.reshape(state_dict[scalar], ())
     return compare.drop_buffers(state_dict)
 
 
 def _from_custom_text(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     renamed = {name.removeprefix("text."): value for name, value in state_dict.items()}
-    if "text_projection.weight" in renamed:  # a Linear, where it was configured with a bias
+    if "text_projection.weight" in renamed:  # a Linear layer, if it was configured with a bias
         renamed["text_projection"] = np.transpose(renamed.pop("text_projection.weight"))
     return renamed
 

@@ -1,4 +1,4 @@
-"""CLIP as a family of `load`."""
+"""CLIP as a model family that `load` supports."""
 
 import inspect
 import logging
@@ -28,8 +28,8 @@ from swin_jax.pretrained.preparations.published import of_pairs
 log = logging.getLogger(__name__)
 
 FIELDS = frozenset(inspect.signature(clip.make_clip).parameters)
-VOCAB_SIZE = 49408  # of CLIP's vocabulary
-# Weights of another value in one of these fit no model; positions and heads can be fitted.
+VOCAB_SIZE = 49408  # tokens in CLIP's vocabulary
+# Weights that differ from the model in one of these never fit; positions and heads can be fitted.
 SIZES = (
     "embed_dim",
     "vision_layers",
@@ -42,13 +42,13 @@ SIZES = (
 
 
 def names() -> list[str]:
-    """The models of `models.clip.PRESETS`."""
+    """The names in `models.clip.PRESETS`."""
     return list(clip_presets.PRESETS)
 
 
 def find(word: str) -> str | None:
-    """The name that a word means: another spelling of it,
-    or a repository of OpenAI's weights on the hub.
+    """The model name that a word stands for: another spelling of it, or a repository of OpenAI's
+    weights on the hub.
     """
     repositories = {
         known: name for name, known in clip_official.HUB.items()
@@ -57,34 +57,34 @@ def find(word: str) -> str | None:
 
 
 def fetch(word: str) -> Path:
-    """OpenAI's weights of the model that a word means."""
+    """Downloads OpenAI's weights of the model that a word stands for; returns their path."""
     return clip_official.fetch(word if word in clip_official.HUB.values() else find(word))
 
 
 def preset(word: str) -> dict:
-    """Arguments of the CLIP that a word means; a word may say that the activation is another."""
+    """Arguments of the CLIP that a word stands for; 'quickgelu' in the word sets the activation."""
     fields = clip_presets.PRESETS[find(word)]
     return fields | {"act": "quick_gelu"} if "quickgelu" in word.lower() else fields
 
 
 def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
-    """`infer.infer`, with the numbers of heads and the image size where they are known.
+    """Infers the arguments of a CLIP with `infer.infer`, given the heads and image size in `known`.
 
     Raises:
-        UserError: As `infer.infer`; positions of which nothing tells the grid.
+        UserError: `infer.infer` raises it, or the grid of the positions is unknown.
     """
     heads, size = (known.get("vision_heads"), known.get("text_heads")), known.get("image_size")
     found = convert_clip.infer(arrays, *heads, size)
     if convert_clip.told_image_size(arrays, size) is None:
         raise UserError(
-            "the grid of these weights' positions is unknown (64 of them are 8 x 8 "
+            "the grid of these weights' positions is unknown (64 of them can be 8 x 8 "
             "or 4 x 16): give image_size, a number of pixels or (height, width)"
         )
     return found
 
 
 def configured(weights: Weights) -> dict:
-    """`config.arguments_of` what lies beside a file, and the image size that it says."""
+    """The arguments of a CLIP that the config beside its weights gives, including `image_size`."""
     if weights.config is None:
         return {}
     declared = clip_config.declared_image_size(weights.config)
@@ -97,8 +97,8 @@ def configured(weights: Weights) -> dict:
 def load(
     weights: Weights, fields: dict, resize: str | None, overrides: dict
 ) -> tuple[clip.CLIP, dict]:
-    """A CLIP with these weights, made for a model of `fields`;
-    says where its activation comes from.
+    """Makes a CLIP with these weights, which were made for a model of `fields`; logs where its
+    activation comes from.
     """
     evidence = _evidence(weights, overrides.get("act"))
     model = clip.make_clip(**fields | {"act": evidence.act} | overrides)
@@ -107,15 +107,15 @@ def load(
         warn(
             f"act={act!r} is assumed, since {evidence.source}; weights of the same shape exist "
             "with the other activation and would silently lose accuracy: give act='quick_gelu' or "
-            "act='gelu', as the weights' publisher says",
+            "act='gelu', whichever the publisher of the weights states",
         )
     elif act != evidence.act and evidence.known:
-        warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}")
+        warn(f"act={act!r}, but the weights were trained with {evidence.act!r}: {evidence.source}")
     if model.text.vocab_size > VOCAB_SIZE and not _has_tokenizer(weights):
         warn(
             f"the text tower has {model.text.vocab_size} tokens, not the {VOCAB_SIZE} of CLIP's "
-            "vocabulary: give it tokens of its own tokenizer, and check where that takes the "
-            "features of a text (here at the highest id)"
+            "vocabulary: give it the token ids of its own tokenizer, and check at which token it "
+            "takes the features of a text (here the one with the highest id)"
         )
     log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
     return model, _put(
@@ -124,7 +124,7 @@ def load(
 
 
 def _has_tokenizer(weights: Weights) -> bool:
-    """True if a tokenizer of transformers lies beside a file; what it says is told by `texts`."""
+    """True if a tokenizer of transformers lies beside a file; `texts` warns about its contents."""
     if weights.config is None or weights.config.kind != beside.TRANSFORMERS:
         return False
     return any(
@@ -144,7 +144,9 @@ def _evidence(weights: Weights, given: str | None) -> Activation:
 
 
 def _put(variables: dict, model: clip.CLIP) -> dict:
-    """Towers in their `param_dtype`; the scale and running statistics stay float32."""
+    """Puts variables on the default device, each tower in its `param_dtype`; the logit scale and
+    running statistics stay float32.
+    """
     params = dict(variables["params"])
     for name, tower in (("visual", model.visual), ("text", model.text)):
         params[name] = jax.tree.map(
@@ -156,12 +158,12 @@ def _put(variables: dict, model: clip.CLIP) -> dict:
 def load_workdir(
     workdir: str | Path, config: dict, resize: str | None, overrides: dict
 ) -> tuple[clip.CLIP, dict]:
-    """The model of images and texts that a run trained; `config` is the run's."""
+    """The CLIP that a run trained; `config` is the run's."""
     from swin_jax.train import checkpoint
 
     if given := ", ".join([*overrides, *(["resize"] if resize else [])]):
         raise UserError(
-            f"{workdir} holds a CLIP, which is loaded as it was trained; leave out {given}"
+            f"{workdir} holds a trained CLIP, which cannot be changed on loading: leave out {given}"
         )
     model, variables = run_config.clip_of(config), checkpoint.load_variables(workdir)
     if isinstance(model.visual, swin.Swin):
@@ -171,7 +173,7 @@ def load_workdir(
 
 
 def preprocess(model: clip.CLIP, word: str | None) -> Preparation:
-    """OpenAI's preparation, of the size and the context that the towers have."""
+    """OpenAI's preparation, with the image size and context length of the towers."""
     return of_pairs(simplest(_sizes(model)), model.text.context_length, assumed=word is None)
 
 
@@ -180,8 +182,7 @@ def _sizes(model: clip.CLIP, image_size: int | tuple[int, int] | None = None) ->
     size = image_size or getattr(model.visual, "image_size", None)
     if size is None:
         raise UserError(
-            f"a {type(model.visual).__name__} does not tell the size of "
-            "its images: give image_size="
+            f"a {type(model.visual).__name__} has no field image_size: give image_size="
         )
     return per_axis(size, 2)
 
@@ -189,7 +190,7 @@ def _sizes(model: clip.CLIP, image_size: int | tuple[int, int] | None = None) ->
 def inputs(
     model: clip.CLIP, image_size: int | tuple[int, int] | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """One row of `image`, normalized floats, and of `text`, token ids."""
+    """Shapes of a batch of one: `image`, normalized floats, and `text`, token ids."""
     return {
         "image": jax.ShapeDtypeStruct((1, *_sizes(model, image_size), 3), jnp.float32),
         "text": jax.ShapeDtypeStruct((1, model.text.context_length), jnp.int32),
