@@ -1,4 +1,4 @@
-"""Comparing a state dict with what a model expects; shared by all families.
+"""Compares a state dict with the names and shapes that a model expects; shared by all families.
 
 A state dict is {official name: numpy array in PyTorch's layout}.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 
-# Tensors that official modules compute for themselves and store all the same; we rebuild them.
+# Tensors that official modules compute from the architecture, yet store; they are rebuilt here.
 BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask", "num_batches_tracked")
 # Put before every name by DistributedDataParallel and training scripts.
 WRAPPER_PREFIXES = ("module.", "model.")
@@ -22,12 +22,13 @@ _WRAPPER_PARTS = (
 )
 
 
-# Weights with some blocks missing are told by the names that are missing, unless nearly all are.
+# Missing blocks are normally reported by name; if the highest index is more than this many times
+# the number of blocks, `count_of` refuses the weights instead.
 _MOST_MISSING = 8
 _MOST_NAMED = 5  # names of a kind in a report of one line
 
 
-# What arrays of shapes that nobody thought of provoke in conversions.
+# Errors that conversions raise for arrays of unexpected shapes.
 SHAPE_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError)
 
 
@@ -35,13 +36,14 @@ def no_model_of(source: object, error: Exception) -> UserError:
     """The error for weights whose arrays have shapes that no model here has."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return UserError(
-        f"{source}: a damaged file, or arrays of shapes that no model here has ({reason})"
+        f"{source}: the file is damaged, or its arrays have shapes of no model here ({reason})"
     )
 
 
 def check_channels_first(name: str, weight: np.ndarray) -> None:
-    """Raises UserError for a convolution over patches that has its channels last, as in files of
-    MLX. (E, 4, 4, 3) would be read as one of 4 channels over patches of 4 x 3.
+    """Raises UserError for a patch embedding with channels last, as in files of MLX.
+
+    (E, 4, 4, 3) would be read as 4 channels and patches of 4 x 3.
 
     Args:
         name: Name of the weights.
@@ -52,15 +54,13 @@ def check_channels_first(name: str, weight: np.ndarray) -> None:
         return
     if patch[-2] == patch[-1] != channels:
         raise UserError(
-            f"{name} is of shape {weight.shape}: its channels come last, as in files of MLX; "
-            "np.moveaxis(weight, -1, 1) puts them where PyTorch has them"
+            f"{name} has the shape {weight.shape}: its channels come last, as in files of MLX; "
+            "np.moveaxis(weight, -1, 1) moves them to where PyTorch has them"
         )
 
 
 def is_buffer(name: str) -> bool:
-    """True if an official name is a tensor that is computed from the architecture and never
-    learned.
-    """
+    """True if an official name is a buffer: computed from the architecture, not learned."""
     return name.rsplit(".", 1)[-1] in BUFFERS
 
 
@@ -70,17 +70,17 @@ def drop_buffers(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def strip_prefix(state_dict: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Takes `prefix` off where every name has it; otherwise the names stay as they are."""
+    """Removes `prefix` if every name has it; otherwise the names are unchanged."""
     if not state_dict or not all(name.startswith(prefix) for name in state_dict):
         return dict(state_dict)
     return {name[len(prefix) :]: value for name, value in state_dict.items()}
 
 
 def strip_wrappers(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Takes off what training wrappers put into names and before every name, in whatever order.
+    """Removes everything that training wrappers add to names, in any order.
 
     Raises:
-        UserError: Two names that become the same.
+        UserError: Two names become the same.
     """
     state_dict = _strip_parts(state_dict)
     for _ in WRAPPER_PREFIXES:
@@ -95,22 +95,23 @@ def _strip_parts(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         stripped = re.sub(_WRAPPER_PARTS, "", name)
         if stripped in plain:
             raise UserError(
-                f"two arrays are called {stripped} but for what training "
-                "wrappers put into their names"
+                f"two arrays would both be called {stripped} once the parts that training "
+                "wrappers add to names are removed"
             )
         plain[stripped] = value
     return plain
 
 
 def count_of(numbers: Iterable[int], what: str) -> int:
-    """The number of things that are numbered from 0, by the numbers that names have.
+    """The number of things that are indexed from 0: the highest index in their names, plus 1.
 
     Args:
-        numbers: Numbers of the things, in any order.
+        numbers: Indices of the things, in any order.
         what: The things, for messages, 'blocks of layers.0' for example.
 
     Raises:
-        UserError: A number far above how many there are: made up, or most of the file is missing.
+        UserError: The highest index is far above the number of things, so most of the file is
+            missing or its names are forged.
     """
     found = set(numbers)
     count = max(found, default=-1) + 1
@@ -126,8 +127,8 @@ class Report:
     """The difference between the names and shapes that were found and those that were expected.
 
     Attributes:
-        missing: Names that were expected and not found.
-        unexpected: Names that were found and not expected.
+        missing: Names that were expected but not found.
+        unexpected: Names that were found but not expected.
         misshaped: (name, found shape, expected shape).
     """
 
@@ -143,7 +144,7 @@ class Report:
         """The error that lists all differences.
 
         Args:
-            what: The beginning of the message, what the weights are not.
+            what: The beginning of the message, 'these weights are not for this CLIP' for example.
         """
         items = [f"missing     {name}" for name in self.missing]
         items += [f"unexpected  {name}" for name in self.unexpected]
@@ -175,12 +176,12 @@ def compare(found: Mapping, expected: Mapping, allowed: Iterable[str] = ()) -> R
     """Compares names and shapes.
 
     Args:
-        found: {name: array or anything with a shape}. Buffers are passed over.
+        found: {name: array or anything with a shape}. Buffers are ignored.
         expected: {name: shape}.
         allowed: Names that may be there although they are not expected.
 
     Returns:
-        The report; it is falsy where all is well.
+        The report, which is falsy if there is no difference.
     """
     shapes = {name: tuple(np.shape(value)) for name, value in found.items() if not is_buffer(name)}
     allowed = set(allowed)

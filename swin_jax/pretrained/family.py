@@ -1,8 +1,8 @@
-"""The answers of a family of models to `load`,
-`preprocess` and `export`: one value, made by the family's loader.
+"""The interface of a model family: the functions and facts that `load`, `preprocess` and `export`
+need.
 
-A family is its folders in `models/` and `pretrained/`, its experiments, and its `FAMILY` in the
-tuple of `pretrained/load.py`.
+A family has folders in `models/` and `pretrained/`, experiments, and a `FAMILY`, made by its
+loader, in the tuple of `pretrained/load.py`.
 """
 
 import dataclasses
@@ -23,15 +23,15 @@ Prepare = Callable[[jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Arrays that were read, and what is known of their origin.
+    """Arrays that were read, and where they came from.
 
     Attributes:
         arrays: {name: array}, names as in the file.
         path: The file that they were read from.
-        words: Words that the weights were asked for by: a name as it was given, a repository, a
+        words: Words that the user asked for the weights with: a name as given, a repository or a
             URL.
-        name: The name of the model that they are for, as it was given;
-            None where the arrays alone must tell.
+        name: The name of the model that they are for, as given; None to infer the model from the
+            arrays alone.
         published: True if they are published weights, fetched by name.
         config: The config of their model that lies beside them, or None.
     """
@@ -54,34 +54,34 @@ class Family:
 
     Attributes:
         title: Name in messages, 'Swin' for example.
-        usual: Name of the model that is suggested to whoever types the title only.
+        usual: Name of the model to suggest if only the title is given.
         names: () -> all names that can be loaded.
         fields: Names of the arguments that make a model.
-        sizes: Names in `fields` in which weights of another value cannot be made to fit.
-        takes: Other families whose weights `load` makes fit where the sizes are the same.
+        sizes: Names in `fields` for which weights and model must have the same value.
+        takes: Other families whose weights `load` can fit if the sizes are the same.
         resizes: Values that `resize` may have.
         models: Classes of its models.
         makers: Classes and functions that a run may name for its model.
         place: Dotted key of the model in the config of a run.
-        find: A word -> the name that it means (it may be spelled in other ways,
-            or be that of a repository), or None.
-        fetch: A word that `find` knows -> the path of its published weights,
-            downloaded unless it is in the cache.
+        find: A word (a name, another spelling of it, or a repository) -> the model name that it
+            stands for, or None.
+        fetch: A word that `find` accepts -> the path of its published weights,
+            downloaded unless they are in the cache.
         source: Advice on how to get trained weights, for the warning about random ones.
-        preset: A word that `find` knows -> arguments that make the model.
+        preset: A word that `find` accepts -> arguments that make the model.
         recognizes: {name: array} of a file -> True if it is of this family.
         infer: ({name: array}, known arguments) -> arguments of the model that the
-            arrays were made with.
-        configured: Weights -> arguments of the model that a config beside them tells and
-            their arrays don't; it raises UserError for a field that cannot be obeyed, or
-            that the arrays contradict.
+            arrays belong to.
+        configured: Weights -> arguments of the model that a config beside them gives and
+            their arrays don't; raises UserError for a field that is not supported or
+            contradicts the arrays.
         make: (**arguments) -> a model; overrides are checked against the ranges in its signature.
         load: (weights, arguments of the model that they were made for, resize,
             overrides) -> (model, variables).
         load_workdir: (workdir, its flat config, resize, overrides) -> (model, variables).
         preprocess: (model, the word that it was loaded by or None) -> its Preparation.
         inputs: (model, image_size or None for its own) -> {name: the shape and dtype of one row}.
-        predict: (model, variables, rows of its inputs,
+        predict: (model, variables, batch of its inputs,
             function to apply to pixels first) -> outputs by name.
     """
 

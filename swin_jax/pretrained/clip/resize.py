@@ -1,4 +1,4 @@
-"""Resizing CLIP's positions to images of another size, or to longer texts.
+"""Resizes CLIP's positions for images of another size or longer texts.
 
 OpenAI's ViT-L/14@336px began as ViT-L/14 with its positions stretched bilinearly; open_clip resizes
 bicubically with antialiasing, and text positions linearly. Reference:
@@ -22,25 +22,24 @@ def resize_positions(
     method: str | None = None,
     old: tuple[int, int] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Fits the positions of both towers to a model; what fits already stays as it is.
+    """Fits the positions of both towers to a model; positions that already fit are unchanged.
 
-    Fewer text positions are the first ones, which changes nothing for shorter texts.
+    If the model takes shorter texts, only the first text positions are kept.
 
     Args:
         state_dict: State dict in OpenAI's names, as `pretrained.clip.layouts.to_official_names`
             gives it.
-        grid: (rows, columns) of the image tower's positions, one more of which is first.
-        text_rows: The longest text.
+        grid: (rows, columns) of the model's image positions, without the extra first one.
+        text_rows: Number of the model's text positions.
         method: 'bilinear' or 'bicubic', for the image;
             text positions are stretched linearly under either.
-        old: The weights' grid, where that is known.
+        old: The weights' grid; None if unknown.
 
     Returns:
         The state dict with positions of the wanted lengths, float32 where they changed.
 
     Raises:
-        UserError: Positions that must be stretched and no method to do so;
-            positions of which nothing tells the grid.
+        UserError: Positions must be resized but no method is given, or their grid is unknown.
     """
     state_dict = dict(state_dict)
     for name in ("visual.positional_embedding", "visual.attnpool.positional_embedding"):
@@ -51,7 +50,8 @@ def resize_positions(
         state_dict["positional_embedding"] = table[:text_rows]
     elif table is not None and len(table) < text_rows:
         _require(
-            method, f"these weights are for texts of {len(table)} tokens, the model for {text_rows}"
+            method,
+            f"these weights are for texts of {len(table)} tokens, but the model takes {text_rows}",
         )
         matrix = resize_matrix(len(table), text_rows, "bilinear")
         state_dict["positional_embedding"] = (matrix @ table.astype(np.float64)).astype(np.float32)
@@ -65,13 +65,14 @@ def _resize_grid(
     method: str | None,
     old: tuple[int, int] | None,
 ) -> np.ndarray:
-    """Stretches all rows but the first, which is of the class token or the mean."""
+    """Resizes all rows but the first, which belongs to the class token or the mean."""
     old = _grid_of(name, len(table) - 1, grid, old)
     if old == tuple(grid):
         return table
     _require(
         method,
-        f"these weights are for images of {_shown(old)} positions, the model for {_shown(grid)}",
+        f"these weights are for images of {_shown(old)} positions, but the model takes "
+        f"{_shown(grid)}",
     )
     rows, columns = (resize_matrix(before, after, method) for before, after in zip(old, grid))
     box = table[1:].astype(np.float64).reshape(*old, -1)
@@ -84,7 +85,7 @@ def _resize_grid(
 def _grid_of(
     name: str, count: int, wanted: tuple[int, int], told: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """The grid of so many positions: what is told, else a square, else the model's."""
+    """The grid of `count` positions: the known one, or else a square, or else the model's."""
     if told is not None and math.prod(told) == count:
         return tuple(told)
     side, wanted = math.isqrt(count), tuple(wanted)
@@ -94,9 +95,9 @@ def _grid_of(
         return wanted
     what = "a square" if side * side == count else "a grid that is not a square"
     raise UserError(
-        f"{name} has {count + 1} rows, one more than {what}, and the model's grid is "
-        f"{_shown(wanted)}: the grid of the weights is unknown; give them with their config, "
-        "or to swin_jax.load with their image_size=(H, W)"
+        f"the grid of the weights is unknown: {name} has {count + 1} rows, one more than {what}, "
+        f"and the model's grid is {_shown(wanted)}; put their config beside them, or pass their "
+        "image_size=(H, W) to swin_jax.load"
     )
 
 
@@ -113,8 +114,8 @@ def _require(method: str | None, what: str) -> None:
 
 
 def resize_matrix(old: int, new: int, method: str) -> np.ndarray:
-    """Interpolation along one axis with half-pixel centers and antialiasing, as a matrix (new,
-    old), float64.
+    """The matrix (new, old), float64, that interpolates along one axis with half-pixel centers and
+    antialiasing.
     """
     scale = max(old / new, 1)
     u = np.abs((np.arange(old) + 0.5) - (np.arange(new)[:, None] + 0.5) * old / new) / scale

@@ -1,6 +1,6 @@
 """The official names and shapes of a CLIP: those of openai/CLIP, and of open_clip's `CLIP`.
 
-Only the fields of a model are looked at, so that no model is imported here.
+The functions read only the fields of a model, so this module imports no model.
 """
 
 import math
@@ -10,12 +10,12 @@ from swin_jax.pretrained.swin import convert as convert_swin
 
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
-    """{official name: official shape} of a CLIP, running statistics among them,
-    in the official order.
+    """{official name: official shape} of a CLIP, in the official order and including running
+    statistics.
 
     Args:
         model: A `models.clip.CLIP` whose towers are a VisionTransformer, a ModifiedResNet or a
-            Swin, and a TextTransformer. A Swin's names are its own after 'visual.'.
+            Swin, and a TextTransformer. A Swin keeps its own names, after 'visual.'.
     """
     text = model.text
     shapes = {"positional_embedding": (text.context_length, text.width)}
@@ -43,6 +43,7 @@ def is_swin(visual) -> bool:
 
 
 def is_resnet(visual) -> bool:
+    """True if an image tower is a ResNet."""
     return "freeze_batch_norm" in vars(visual)
 
 

@@ -1,8 +1,8 @@
 """Reads the preparation of texts from a tokenizer that transformers keeps beside the weights of a
 CLIP.
 
-Texts become tokens of CLIP's vocabulary here. A tokenizer beside the weights that has another one
-is told, because its ids are other rows of the table of tokens.
+Texts are always tokenized with CLIP's vocabulary here. If the tokenizer beside the weights has
+another one, it is reported, because its ids stand for other rows of the embedding table.
 """
 
 import hashlib
@@ -15,25 +15,25 @@ from swin_jax.core.ranges import shown
 from swin_jax.data.image_text.tokenizer import CONTEXT_LENGTH, VOCAB_SIZE
 from swin_jax.pretrained import beside
 
-# Of the pieces of CLIP's vocabulary in the order of their ids, a line each.
+# Checksum of the pieces of CLIP's vocabulary, one per line, in the order of their ids.
 _SHA256 = "7cccc44d334555d1ff3c0ac5f0246b428fab2918383e77ee745cf30d41010b78"
-# Classes of CLIP's own tokenizer, and those whose vocabulary a file must tell.
+# Classes of CLIP's own tokenizer, and generic ones whose vocabulary is in a file.
 _CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 _MARKS = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
 
 
 def texts_beside(config: beside.Config) -> dict[str, Any]:
-    """Fields of a `preparation.Preparation` that the files of a tokenizer give.
+    """The fields of a `preparation.Preparation` that the files of a tokenizer set.
 
     Args:
         config: The config of transformers beside the weights of a CLIP.
 
     Returns:
-        'vocabulary', where it is not CLIP's, and 'context_length',
-        where texts are cut before the last position.
+        'vocabulary' if it is not CLIP's, and 'context_length' if texts are cut to fewer tokens
+        than the model has positions.
 
     Raises:
-        UserError: A file that cannot be read, or of another form.
+        UserError: A file cannot be read, or has an unknown form.
     """
     own, whole, plain = (
         config.path.with_name(name)
@@ -41,7 +41,7 @@ def texts_beside(config: beside.Config) -> dict[str, Any]:
     )
     settings = beside.read_json(own) or {}
     found = _context(settings, own, config)
-    # transformers lets the config of the model name the class too.
+    # In transformers the config of the model may also name the class.
     named = {"tokenizer_class": config.fields.get("tokenizer_class")}
     for path, fields in ((own, settings), (config.path, named)):
         if other := _of_settings(fields, path):
@@ -53,7 +53,7 @@ def texts_beside(config: beside.Config) -> dict[str, Any]:
 
 
 def _of_settings(settings: Mapping[str, Any], path: Path) -> str:
-    """The name that a file has for another tokenizer than CLIP's; '' where it has none."""
+    """A description of the tokenizer in a file if it is not CLIP's; '' if it may be CLIP's."""
     kind = settings.get("tokenizer_class")
     if kind is not None and kind not in _CLASSES:
         return f"that of tokenizer_class={shown(kind)} in {path}"
@@ -80,13 +80,13 @@ def _context(settings: Mapping[str, Any], path: Path, config: beside.Config) -> 
 
 
 def _pieces(path: Path) -> Mapping[str, Any] | None:
-    """{piece: id} of a tokenizer.json; None where there is none."""
+    """{piece: id} of a tokenizer.json; None if there is no such file."""
     found = beside.read_json(path)
     if found is None:
         return None
     model = found.get("model")
     pieces = model.get("vocab") if isinstance(model, Mapping) else None
-    # A list of other kinds of models is not CLIP's.
+    # Other kinds of tokenizers have a list here, which cannot be CLIP's.
     return pieces if isinstance(pieces, Mapping) else {}
 
 
@@ -100,7 +100,7 @@ def _is_of_clip(pieces: Mapping[str, Any], path: Path) -> bool:
         return False
     if more := names[VOCAB_SIZE:]:
         warn(
-            f"{path} has {len(more)} more tokens than CLIP's vocabulary, {shown(more[0])} first; "
-            "texts here have none"
+            f"{path} has {len(more)} more tokens than CLIP's vocabulary, such as {shown(more[0])}; "
+            "they are not used here"
         )
     return True

@@ -1,7 +1,7 @@
-"""Addresses of OpenAI's CLIP weights: nine TorchScript archives,
-MIT license, and open_clip's copies of them on the hub.
+"""Addresses of OpenAI's CLIP weights (MIT license): nine TorchScript archives, and open_clip's
+copies of them on the hub.
 
-The address of an archive holds its checksum (SHA-256), which `fetch` compares.
+The address of an archive contains its SHA-256 checksum, which `fetch` verifies.
 """
 
 import re
@@ -49,14 +49,14 @@ TRANSFORMERS = {
 
 
 def fetch(name: str) -> Path:
-    """The path of OpenAI's weights, downloaded into the cache of `pretrained.files.download`
-    unless they are there.
+    """The path of OpenAI's weights; downloads them into the cache of `pretrained.files.download`
+    if they are not there.
 
     Args:
         name: A key of `URLS`, or a repository of `HUB`.
 
     Raises:
-        UserError: An unknown name, no network, a broken download, a file with another checksum.
+        UserError: The name is unknown, the download fails, or the checksum is wrong.
     """
     if name in HUB.values():
         return download.fetch(
@@ -64,7 +64,7 @@ def fetch(name: str) -> Path:
         )
     if name not in URLS:
         raise UserError(
-            f"there are no official weights of {name}; those of OpenAI are {', '.join(URLS)}"
+            f"there are no official weights of {name}; OpenAI published {', '.join(URLS)}"
         )
     path = download.fetch(URLS[name], license=LICENSE)
     wanted = URLS[name].split("/")[-2]

@@ -1,10 +1,10 @@
-"""e4e: official state dicts -> our parameters.
+"""Converts official state dicts of e4e to our parameters.
 
-Official names and shapes are those of omertov/encoder4editing: those of the trunk are ArcFace's,
-see `pretrained.arcface.convert`. In the released files `encoder.` stands before all of them, a
-generator lies beside them under `decoder.`, and the mean latent, `latent_avg`, beside the weights.
-Linear weights are transposed; the mean latent becomes 'averages'. Only the fields of a model are
-looked at, so that no model is imported here.
+Official names and shapes are those of omertov/encoder4editing; those of the trunk are ArcFace's,
+see `pretrained.arcface.convert`. In the released files all names of the encoder start with
+`encoder.`, those of a generator start with `decoder.`, and the mean latent, `latent_avg`, lies
+beside the weights. Linear weights are transposed; the mean latent becomes 'averages'. The functions
+read only the fields of a model, so this module imports no model.
 """
 
 import os
@@ -51,12 +51,14 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
 
 
 def is_e4e(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """True for a state dict that holds a whole encoder of this kind, under whatever prefix."""
+    """True if a state dict holds a whole e4e encoder, under any prefix."""
     return bool(networks.prefixes(state_dict, _NEEDED))
 
 
 def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The encoder's part of a state dict, as `networks.own_part`."""
+    """The arrays of the encoder in a state dict, and the names of all others; see
+    `networks.own_part`.
+    """
     return networks.own_part(state_dict, _NEEDED, _OWN, "e4e encoder")
 
 
@@ -64,19 +66,18 @@ def _tell_what_is_left(names: list[str]) -> None:
     decoder = [name for name in names if name.startswith(_DECODER)]
     if decoder:
         warn(
-            f"left out the generator beside the encoder ({len(decoder)} arrays); "
-            "key='decoder' takes it"
+            f"ignored the generator beside the encoder ({len(decoder)} arrays); "
+            "key='decoder' loads it"
         )
     if others := [name for name in names if name != AVERAGE and not name.startswith(_DECODER)]:
-        warn(f"left out weights that do not belong to an e4e encoder: {choose.listed(others)}")
+        warn(f"ignored weights that do not belong to an e4e encoder: {choose.listed(others)}")
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
-    """The fields of the E4E that a state dict was made with:
-    `num_ws`, `image_size`, `blocks` and `w_dim`.
+    """The `num_ws`, `image_size`, `blocks` and `w_dim` of the E4E that a state dict belongs to.
 
     Raises:
-        UserError: Arrays of shapes that no such network has.
+        UserError: The arrays have shapes that no E4E has.
     """
     state_dict, _ = own_part(state_dict)
     blocks = arcface.infer_blocks(state_dict)
@@ -95,8 +96,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a state dict to the variables of an E4E; every key must fit.
 
     Args:
-        state_dict: {name: array} as `pretrained.files.read` gives it,
-            `latent_avg` among them or not.
+        state_dict: {name: array} as `pretrained.files.read` gives it, with or without
+            `latent_avg`.
         model: A `models.e4e.E4E`.
 
     Returns:
@@ -104,7 +105,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
         dicts of float32 numpy arrays, as `model.init` makes them.
 
     Raises:
-        UserError: Names every missing, unexpected and mis-shaped key, in one line.
+        UserError: Keys are missing, unexpected or of the wrong shape; one line names them all.
     """
     average = mean_latent(state_dict.get(AVERAGE), model)
     state_dict, left = own_part(state_dict)
@@ -116,8 +117,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
 
 
 def mean_latent(average: np.ndarray | None, model) -> np.ndarray:
-    """The mean latent of each row, float32 (num_ws, w_dim);
-    zeros and a warning where a file has none.
+    """The mean latent, repeated to float32 (num_ws, w_dim); warns and returns zeros if a file has
+    none.
 
     Args:
         average: (w_dim,), (num_ws, w_dim), the same with a first axis of 1, or None.
@@ -126,8 +127,8 @@ def mean_latent(average: np.ndarray | None, model) -> np.ndarray:
     wanted = (model.num_ws, model.w_dim)
     if average is None:
         warn(
-            "these weights have no latent_avg, the mean latent that the encoder adds to: it is "
-            "zero, so that latents are differences; put the generator's mean into "
+            "these weights have no latent_avg, the mean latent to which the encoder adds its "
+            "output, so zeros are used; put the generator's mean into "
             "variables['averages']['latent_avg']"
         )
         return np.zeros(wanted, np.float32)
@@ -135,15 +136,15 @@ def mean_latent(average: np.ndarray | None, model) -> np.ndarray:
     found = found[0] if found.ndim > 1 and len(found) == 1 else found
     if found.shape not in (wanted, wanted[1:]):
         raise UserError(
-            f"{AVERAGE} is of shape {shown(np.shape(average))}, the encoder has {model.num_ws} "
-            f"latents of {model.w_dim}: it must be {wanted[1:]} or {wanted}"
+            f"{AVERAGE} has the shape {shown(np.shape(average))}, but the encoder has "
+            f"{model.num_ws} latents of {model.w_dim}: the shape must be {wanted[1:]} or {wanted}"
         )
     return np.array(np.broadcast_to(found, wanted))
 
 
 def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None = None) -> dict:
-    """The variables of an E4E from a file or from a run; as
-    `pretrained.arcface.convert.load_pretrained`.
+    """The variables of an E4E from a file or from a run; see the same function in
+    `pretrained.arcface.convert`.
     """
 
     def convert(arrays: Mapping[str, np.ndarray]) -> dict:
@@ -154,12 +155,13 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
 
 
 def _check_sizes(found: Mapping, model) -> None:
-    """Raises UserError for a file of another size than the model's, with both numbers."""
+    """Raises UserError, with both values, if a file is for a model of another size."""
     for name, value in found.items():
         ours = getattr(model, name)
         if value != ours:
             raise UserError(
-                f"these weights are of an e4e encoder with {name}={shown(value)}, not {shown(ours)}"
+                f"these weights are for an e4e encoder with {name}={shown(value)}, "
+                f"not {shown(ours)}"
             )
 
 

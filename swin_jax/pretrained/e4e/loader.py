@@ -1,4 +1,4 @@
-"""e4e as a family of `load`."""
+"""e4e as a model family that `load` supports."""
 
 import logging
 from collections.abc import Mapping
@@ -25,13 +25,13 @@ NUM_WS = {"e4e_ffhq": 18, "e4e_cars": 16, "e4e_church": 14, "e4e_horse": 14}
 
 
 def find(word: str) -> str | None:
-    """The name that a word means: itself, or the released file's."""
+    """The model name that a word stands for: itself, or the released file's name."""
     plain = word.lower().removesuffix(".pt").replace("-", "_").removesuffix("_encode")
     return plain if plain in NUM_WS else None
 
 
 def fetch(word: str) -> Path:
-    """Raises UserError: the file holds weights that must not be passed on."""
+    """Raises UserError: the released file also holds a generator with a non-commercial license."""
     name = find(word)
     file = f"{name}_encode.pt"
     raise UserError(
@@ -42,12 +42,12 @@ def fetch(word: str) -> Path:
 
 
 def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
-    """`convert.infer`, which needs nothing that is known."""
+    """The fields of an E4E, inferred from its arrays alone; see `convert.infer`."""
     return convert.infer(arrays)
 
 
 def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[E4E, dict]:
-    """An E4E with these weights; the log names their license."""
+    """Makes an E4E with these weights, and logs their license."""
     model = E4E(**fields | overrides)
     variables = put(convert.from_official(weights.arrays, model), model)
     log.warning("%s: %s", weights.path, convert.LICENSE)
@@ -57,7 +57,7 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
 def load_workdir(
     workdir: str | Path, config: dict, resize: str | None, overrides: dict
 ) -> tuple[E4E, dict]:
-    """The encoder that a run trained, its average if it kept one; `config` is the run's."""
+    """The encoder that a run trained, with its averaged weights if the run kept an average."""
     return load_run(E4E, workdir, config, overrides)
 
 
@@ -69,7 +69,7 @@ def preprocess(model: E4E, word: str | None) -> Preparation:
 def predict(
     model: E4E, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
 ) -> Outputs:
-    """`latents` in W+."""
+    """Computes `latents` in W+: (B, num_ws, w_dim)."""
     return {"latents": model.apply(variables, prepare(batch["image"]))}
 
 

@@ -1,1 +1,1 @@
-"""Files of weights, read safely and in numpy only: `read.read(path)` gives {name: array}."""
+"""Reads files of weights safely and with NumPy only: `read.read(path)` returns {name: array}."""

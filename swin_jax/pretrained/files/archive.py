@@ -1,5 +1,5 @@
-"""Zip archives of weights: their members, counted before they are inflated;
-and the arrays of `numpy.savez`.
+"""Reads zip archives of weights, whose members are counted before they are decompressed, and the
+arrays that `numpy.savez` and `numpy.save` write.
 """
 
 import io
@@ -12,7 +12,7 @@ import numpy as np
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files.limits import DEFAULT, Budget, Limits
 
-# Others inflate a few bytes to gigabytes at one stroke; neither PyTorch nor NumPy writes them.
+# Other methods can inflate a few bytes to gigabytes in one step; PyTorch and NumPy never do.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -21,15 +21,15 @@ class Archive:
 
     Args:
         file: The open file.
-        limits: Bounds on their number.
-        budget: Bytes that are left to the file; those of every member that is read are taken off.
+        limits: Bounds on the number of members.
+        budget: Bytes that the file may still use; each member that is read is deducted.
 
     Attributes:
         names: Names of the members, in their order.
 
     Raises:
-        UserError: More members than the limits allow, or several of one name.
-        zipfile.BadZipFile: A damaged archive.
+        UserError: There are more members than the limits allow, or two of the same name.
+        zipfile.BadZipFile: The archive is damaged.
     """
 
     def __init__(self, file: BinaryIO, limits: Limits, budget: Budget):
@@ -37,20 +37,20 @@ class Archive:
         self.names = tuple(self._zip.namelist())
         limits.check("names", len(self.names), "an archive of more members")
         if len(set(self.names)) != len(self.names):
-            raise UserError("an archive with two members of one name")
+            raise UserError("an archive with two members of the same name")
 
     def find(self, name: str) -> str:
-        """The first member that is called `name`, whatever folder it is in; '' for none."""
+        """The first member that is called `name`, in any folder; '' if there is none."""
         return next((member for member in self.names if member.rsplit("/", 1)[-1] == name), "")
 
     def read(self, name: str) -> bytes:
         """The bytes of a member.
 
         Raises:
-            UserError: A member that is compressed in another way than deflated,
-                or is too large for the file.
-            KeyError: No such member.
-            zipfile.BadZipFile: Damaged bytes.
+            UserError: The member is encrypted, compressed by a method other than deflate, or too
+                large for the file.
+            KeyError: There is no such member.
+            zipfile.BadZipFile: The bytes are damaged.
         """
         member = self._zip.getinfo(name)
         if member.compress_type not in _METHODS or member.flag_bits & 1:
@@ -60,7 +60,7 @@ class Archive:
             )
         self._budget.take(member.file_size, name[:200])
         with self._zip.open(member) as file:
-            # Without its size, zipfile would inflate all before it looks.
+            # Without a size, zipfile would decompress everything before checking.
             data = file.read(member.file_size)
         if len(data) != member.file_size:
             raise ValueError(f"{name[:200]} ends too early")
@@ -68,10 +68,10 @@ class Archive:
 
 
 def read_npz(archive: Archive, limits: Limits) -> dict[str, np.ndarray]:
-    """The arrays of `numpy.savez`, read-only, by their names.
+    """The read-only arrays of a file of `numpy.savez`, by name.
 
     Raises:
-        UserError: A member that is not an array, or one of Python objects.
+        UserError: A member is not an array, or is an array of Python objects.
     """
     found = {}
     for name in archive.names:
@@ -85,16 +85,16 @@ def read_npz(archive: Archive, limits: Limits) -> dict[str, np.ndarray]:
 
 
 def arrays_of(file: BinaryIO, limits: Limits = DEFAULT) -> dict[str, np.ndarray]:
-    """`read_npz` of an open file; raises what that and `Archive` raise."""
+    """The arrays of an open file of `numpy.savez`; raises what `read_npz` and `Archive` raise."""
     size = file.seek(0, io.SEEK_END)
     return read_npz(Archive(file, limits, Budget(limits, size)), limits)
 
 
 def read_npy(data: bytes, name: str, limits: Limits) -> np.ndarray:
-    """The read-only array of `numpy.save`.
+    """The read-only array in the bytes of a file of `numpy.save`.
 
     Raises:
-        UserError: No such array, one of Python objects, or one that is cut off.
+        UserError: The bytes are not an array, are cut off, or are an array of Python objects.
     """
     file = io.BytesIO(data)
     readers = {
@@ -113,7 +113,7 @@ def read_npy(data: bytes, name: str, limits: Limits) -> np.ndarray:
     start, count = file.tell(), math.prod(shape)
     if count * dtype.itemsize != len(data) - start:
         raise UserError(
-            f"{name} has {len(data) - start} bytes in place of {count * dtype.itemsize}"
+            f"{name} has {len(data) - start} bytes instead of {count * dtype.itemsize}"
         )
     flat = np.frombuffer(data, dtype, count, start) if count else np.zeros(0, dtype)
     return flat.reshape(shape, order="F" if fortran else "C")

@@ -1,9 +1,10 @@
-"""Chooses the weights among the dicts of a checkpoint, or among the parts of one.
+"""Chooses the weights among the dicts of a checkpoint, or among the parts of a dict.
 
-The rule: a name that training scripts give to the weights goes first (`WRAPPERS`, in this order);
-of a teacher and its student the teacher, which is what such methods evaluate; of a generator, its
-discriminator and its average the average, which is what samples are drawn from; elsewhere weights
-before their average. Where that leaves several, they are listed and the caller says which.
+The rule: the names that training scripts give to the weights come first (`WRAPPERS`, in this
+order). A teacher is preferred to its student, since such methods evaluate the teacher, and the
+average of a generator to the generator and its discriminator, since samples are drawn from the
+average. Otherwise weights are preferred to their average. If several remain, the error lists them,
+and the caller chooses with `key`.
 """
 
 import re
@@ -20,15 +21,13 @@ _GENERATORS = ("g_ema", "G_ema")
 # An array at the top of a checkpoint that belongs to the weights inside it:
 # a generator's mean latent.
 BESIDE = "latent_avg"
-# What holds arrays beside the weights.
+# Entries that hold arrays other than weights.
 _NO_WEIGHTS = r"opt$|amp$|rng|callbacks|loops|.*(optim|sched|scaler)"
 _AVERAGES = {"ema", "average", "averaged", "avg", "swa", "momentum", "target", "k", "key", "shadow"}
 
 
 def preferred(names: Collection[str]) -> str | None:
-    """The one of several places of weights that the rule of this file takes;
-    None where it does not tell.
-    """
+    """The name of the weights that the rule of this module chooses; None if it does not decide."""
     for name in (*WRAPPERS, *_GENERATORS):
         if name in names:
             return name
@@ -41,15 +40,15 @@ def preferred(names: Collection[str]) -> str | None:
 
 
 def several(names: Collection[str]) -> UserError:
-    """The error where the rule does not tell which weights are meant."""
+    """Makes the error for weights among which the rule does not decide."""
     return UserError(
         f"there are weights under {listed(names)}: choose with key=, such as key={min(names)!r}"
     )
 
 
 def chosen(name: str, others: Collection[str]) -> str:
-    """The line that says which of several weights were taken."""
-    return f"took the weights under {name[:200]}; key= takes those under {listed(others)}"
+    """The line that reports which of several weights were chosen."""
+    return f"took the weights under {name[:200]}; key= selects those under {listed(others)}"
 
 
 def listed(names: Collection[str]) -> str:
@@ -63,11 +62,11 @@ def _may_hold_weights(name: Any) -> bool:
 
 
 def numbered(value: Any) -> Any:
-    """Dicts that stand in a list, or under numbers, by these numbers as names;
-    anything else as it is.
+    """Converts a list of dicts, or dicts under numbers, to a dict whose keys are these numbers as
+    text; returns anything else unchanged.
 
-    Ensembles, folds and averages of several epochs are saved so.
-    What in a list is not a dict is left out.
+    Ensembles, folds and averages of several epochs are saved this way. Items of a list that are not
+    dicts are left out.
     """
     if isinstance(value, dict):
         counted = value.items() if value and all(isinstance(name, int) for name in value) else ()
@@ -77,10 +76,10 @@ def numbered(value: Any) -> Any:
 
 
 class Checkpoint:
-    """The dicts inside a checkpoint that hold arrays, themselves or further inside.
+    """The dicts of a checkpoint that hold arrays, directly or in dicts inside them.
 
     Args:
-        top: The checkpoint; it may hold itself, and the same dict many times.
+        top: The checkpoint; it may contain itself, or the same dict many times.
         is_array: True for a value that is an array.
         limits: Bounds on dicts and their depth.
     """
@@ -112,17 +111,17 @@ class Checkpoint:
                 holding += parents[node]
 
     def is_empty(self) -> bool:
-        """True if no dict of texts holds arrays."""
+        """True if no dict holds arrays."""
         return not self._holds
 
     def weights(self, path: str = "") -> tuple[dict, tuple[str, ...]]:
-        """Goes from the dict at `path` to the weights inside it.
+        """Finds the weights inside the dict at `path`.
 
         Returns:
-            (the dict that holds the arrays, a line for each choice on the way).
+            (the dict that holds the arrays, a line for each choice that was made).
 
         Raises:
-            UserError: Several dicts hold weights, and the rule does not tell which are meant.
+            UserError: Several dicts hold weights, and the rule does not decide.
         """
         node, seen, said = self.places[path], set(), []
         while id(node) not in seen:
@@ -145,17 +144,17 @@ class Checkpoint:
         return node, tuple(said)
 
     def named(self, key: str) -> tuple[dict, tuple[str, ...]]:
-        """The weights that a key means: a dict, a part of the names in one,
-        or one inside the other.
+        """The weights that a key selects: a dict, or the arrays whose names share a part.
 
         Args:
-            key: Names joined by dots; dicts around the first may be left out.
+            key: Names joined by dots, of nested dicts and then of parts of names; the outer dicts
+                may be left out.
 
         Returns:
-            As `weights`.
+            The same as `weights`.
 
         Raises:
-            UserError: Nothing is called so, or several dicts are.
+            UserError: Nothing has this name, or several dicts do.
         """
         paths, words = self._paths(), key.split(".")
         for count in range(len(words), 0, -1):
@@ -179,9 +178,7 @@ class Checkpoint:
         return part(arrays[holding[0] if holding else ""], key, paths), ()
 
     def with_beside(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Some weights of the checkpoint, and the array that belongs to them although it
-        lies at the top.
-        """
+        """Adds `latent_avg`, which lies at the top of a checkpoint, to some of its weights."""
         value = self._top.get(BESIDE)
         return arrays if not self._is_array(value) else {BESIDE: value, **arrays}
 
@@ -194,15 +191,15 @@ class Checkpoint:
 
 
 def part(arrays: Mapping[str, Any], key: str, others: Collection[str]) -> dict[str, Any]:
-    """The arrays whose names go on from `key`, anywhere in them, without what stands before.
+    """The arrays whose names contain `key`, under the rest of the name after it.
 
     Args:
         arrays: {name: array}.
         key: Whole parts of names, `student.backbone` for example.
-        others: Other parts that could have been meant, for the message.
+        others: Other possible keys, for the message.
 
     Raises:
-        UserError: No such names, or in several places.
+        UserError: No name contains the key, or names contain it in several places.
     """
     roots, starts = set(), {}
     for name in arrays:

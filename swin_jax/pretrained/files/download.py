@@ -1,7 +1,7 @@
-"""Downloads of weights, kept in a cache with their checksums.
+"""Downloads weights into a cache, with their checksums.
 
-Nothing is downloaded unless `fetch` is called. Two environment variables: SWIN_JAX_CACHE names the
-cache folder (default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids downloads.
+Nothing is downloaded unless `fetch` is called. The environment variable SWIN_JAX_CACHE sets the
+cache folder (default ~/.cache/swin_jax), and SWIN_JAX_OFFLINE=1 turns downloads off.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.storage import cache_folder, download_failure, downloads_are_off
 
 HUB = "https://huggingface.co"
-_LONGEST = 100  # letters of the name of a file
+_LONGEST = 100  # characters of the name of a file
 
 
 def cached_path(url: str) -> Path:
-    """The path in the cache of what a URL holds, whether or not it is there."""
+    """The path in the cache for a URL, whether or not the file is there."""
     file = url.split("?")[0].rstrip("/").rpartition("/")[2][-_LONGEST:]
     return cache_folder() / f"{zlib.crc32(url.encode()):08x}-{file}"
 
@@ -34,20 +34,20 @@ def fetch(
     offline: bool | None = None,
     license: str = "",
 ) -> Path:
-    """The path of a file, downloaded into the cache unless it is there.
+    """The path of a file, which is downloaded into the cache unless it is there.
 
-    The checksum of what was downloaded (or put there by hand) is recorded beside it and compared
-    on every later use.
+    The checksum of the file, whether it was downloaded or put there by hand, is recorded beside it
+    and compared at every later use.
 
     Args:
         url: Any URL.
         path: Path to keep the file at; None for `cached_path(url)`.
         name: Name of the file in messages; '' for the URL.
-        offline: True never to download; None asks the environment variable SWIN_JAX_OFFLINE.
+        offline: True never downloads; None reads the environment variable SWIN_JAX_OFFLINE.
         license: License to record beside the file.
 
     Raises:
-        UserError: No network, a broken download, or a cached file that has changed.
+        UserError: The download fails, or the cached file has changed.
     """
     path, name = path or cached_path(url), name or url
     by_hand = f"download {url} elsewhere and put it at {path}"
@@ -66,7 +66,7 @@ def fetch(
 
 
 def _download(url: str, path: Path) -> None:
-    """Downloads to a temporary name, so that a file under its own name is whole."""
+    """Downloads to a temporary name first, so that a file at `path` is always complete."""
     from tqdm import tqdm
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,10 +88,10 @@ def _download(url: str, path: Path) -> None:
 
 
 def read(path: Path, url: str, take: Callable[[Path], Any]) -> Any:
-    """The result of `take(path)` for a download, which may be a sign-in page or end too early.
+    """The result of `take(path)` for a downloaded file, which may be a sign-in page or incomplete.
 
     Raises:
-        UserError: The error of `take`, with what to delete to download the file again.
+        UserError: The error of `take`, with the files to delete before downloading again.
     """
     try:
         return take(path)
@@ -107,7 +107,7 @@ def sha256(path) -> str:
 
 
 def _check(path: Path, url: str, license: str) -> None:
-    """Records the checksum beside a file the first time, compares it every other time."""
+    """Records the checksum beside a file the first time, and compares it every later time."""
     record = path.with_name(path.name + ".json")
     digest = sha256(path)
     if not record.exists():

@@ -1,4 +1,4 @@
-"""Limits on a file of weights: counted, never timed, so that the verdict is the same everywhere."""
+"""Limits on files of weights; they count and never time, so results are the same on any machine."""
 
 import dataclasses
 
@@ -9,19 +9,20 @@ from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
 @checked
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Bounds on what a reader does for one file. `read(path, limits=Limits(depth=500))` moves one.
+    """Bounds on the work that a reader does for one file.
 
-    The defaults are far above what any published checkpoint needs.
+    To change one: `read(path, limits=Limits(depth=500))`. The defaults are far above what any
+    published checkpoint needs.
 
     Attributes:
-        inflation: Bytes of arrays for each byte of the file. Compression, arrays that share their
-            numbers and strides of zero make more of them than the file holds.
+        inflation: Bytes of arrays for each byte of the file. Arrays take more bytes than the file
+            if it is compressed, if they share their numbers, or if strides are zero.
         inflation_floor: Bytes of arrays that a file of any size may hold.
         header: Bytes of the header of a .safetensors file; 100 MB are the format's own bound.
         opcodes: Instructions of all pickles of the file.
-        memo: Numbers under which a pickle may keep objects, from 0.
-        depth: Levels of dicts, lists and modules inside each other.
-        names: Arrays, members of an archive, dicts and modules that are walked through.
+        memo: Greatest index under which a pickle may keep an object.
+        depth: Levels of nested dicts, lists and modules.
+        names: Number of arrays, members of an archive, dicts and modules.
         name_length: Characters of a name.
         number: Greatest number in a name, such as that of a block, and longest axis of an array
             without numbers.
@@ -40,7 +41,7 @@ class Limits:
     axes: PositiveInt = 32
 
     def check(self, field: str, value: int, what: str) -> None:
-        """Raises UserError if `value` is above the limit called `field`; `what` says of what."""
+        """Raises UserError, which begins with `what`, if `value` is above the limit `field`."""
         if value > (limit := getattr(self, field)):
             raise exceeded(what, field, limit)
 
@@ -58,7 +59,7 @@ def exceeded(what: str, field: str, limit: int) -> UserError:
 
 
 class Budget:
-    """The bytes of arrays that are left to one file.
+    """The bytes of arrays that one file may still use.
 
     Args:
         limits: The bounds.
@@ -69,7 +70,7 @@ class Budget:
         self._limits, self._size, self._used = limits, size, 0
 
     def take(self, count: int, what: str) -> None:
-        """Counts bytes before they are made; raises UserError where there are too many."""
+        """Counts bytes before they are allocated; raises UserError if there are too many."""
         self._used += count
         if self._used > self._limits.bytes_of(self._size):
             wanted = (

@@ -1,4 +1,4 @@
-"""The modules of a pickle: trees of attributes, without the code that would run them."""
+"""Stand-ins for the modules in a pickle: trees of attributes, without code."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,19 +8,18 @@ import numpy as np
 from swin_jax.pretrained.files.limits import DEFAULT, Limits
 from swin_jax.pretrained.files.tensors import NumpyArray, Tensor
 
-# Attributes of NVIDIA's modules without which their weights give other numbers. They come out as
-# arrays without axes.
+# Attributes of NVIDIA's modules that change their outputs. They are returned as scalar arrays.
 _NUMBERS = ("conv_clamp", "group_size")
 # TensorFlow's networks are a tuple of three; these are the names that NVIDIA's PyTorch files have.
 _NETWORKS = ("G", "D", "G_ema")
 
 
 class ScriptModule:
-    """A stand-in for a module of a TorchScript archive:
-    the dict of its attributes, submodules among them.
+    """A stand-in for a module of a TorchScript archive; holds the dict of its attributes, including
+    submodules.
     """
 
-    attributes: dict = {}  # of a module without a state; never written to
+    attributes: dict = {}  # the default for a module without a state; never written to
     separator = "."
 
     def __setstate__(self, state):
@@ -34,8 +33,8 @@ class ScriptModule:
 
 
 class PersistentModule:
-    """A stand-in for a module of NVIDIA's `torch_utils.persistence`:
-    its state; its source is not looked at.
+    """A stand-in for a module of NVIDIA's `torch_utils.persistence`; keeps its state and ignores
+    its source code.
     """
 
     separator = "."
@@ -59,12 +58,12 @@ class PersistentModule:
 
 
 class Network:
-    """A stand-in for a `dnnlib.tflib.network.Network`:
-    its variables and components; its source is not looked at.
+    """A stand-in for a `dnnlib.tflib.network.Network`; keeps its variables and components and
+    ignores its source code.
     """
 
     separator = "/"
-    state: dict = {}  # of a network without one; never written to
+    state: dict = {}  # the default for a network without a state; never written to
 
     def __setstate__(self, state):
         if not isinstance(state, dict):
@@ -92,19 +91,18 @@ def state_dict(module: Any, limits: Limits = DEFAULT) -> dict[str, Any]:
 
 
 def state_dicts(modules: Mapping[str, Any], limits: Limits = DEFAULT) -> dict[str, dict[str, Any]]:
-    """{name: tensor or array} of trees of modules, names joined by dots as in
-    `torch.nn.Module.state_dict`.
+    """The state dicts of trees of modules, with names joined as in `torch.nn.Module.state_dict`.
 
     Args:
-        modules: Some of `MODULES`, by their names.
-        limits: Bounds on what all of them hold together.
+        modules: {name: an object of one of the `MODULES`}.
+        limits: Bounds on the entries of all of them together.
 
     Returns:
-        A dict for each, under its name; TensorFlow's names are joined by slashes.
+        {name: {name: tensor or array}}; names are joined by dots, those of TensorFlow by slashes.
 
     Raises:
-        UserError: More entries than the limits allow.
-            A module may hold itself, or the same two modules at every level.
+        UserError: There are more entries than the limits allow, for example because a module
+            contains itself.
     """
     found, count = {root: {} for root in modules}, 0
     open_nodes = [(root, "", module, 0) for root, module in modules.items()]
@@ -130,9 +128,9 @@ def state_dicts(modules: Mapping[str, Any], limits: Limits = DEFAULT) -> dict[st
 
 
 def without_modules(value: Any, limits: Limits) -> Any:
-    """The content of a pickle, with state dicts in place of the modules at its top.
+    """Replaces the modules at the top of a pickle's content by their state dicts.
 
-    The networks of TensorFlow's pickles, a tuple, are called `G`, `D` and `G_ema`.
+    The networks in TensorFlow's pickles, a tuple of three, are named `G`, `D` and `G_ema`.
     """
     if isinstance(value, MODULES):
         return state_dict(value, limits)

@@ -1,5 +1,5 @@
-"""Files of arrays that have no names: one of NumPy (.npy),
-or lists of them in a pickle or a file of `torch.save`; and what else a checkpoint tells.
+"""Reads files of arrays without names (a .npy file, or lists in a pickle or a file of
+`torch.save`), and the class names in a checkpoint.
 """
 
 import os
@@ -18,19 +18,18 @@ _PLAIN = (str, bytes, bool, int, float, type(None), np.generic)
 
 
 def read_object(path: str | os.PathLike, limits: Limits = DEFAULT) -> Any:
-    """The object in a .npy, .pt or .pkl file, without running foreign code;
-    told apart by its content.
+    """Reads the object in a .npy, .pt or .pkl file without running foreign code.
 
     Args:
-        path: The file; one without a suffix will do.
+        path: The file; its content decides the format, so it needs no suffix.
         limits: Limits on the file.
 
     Returns:
         A read-only array, or lists and dicts of arrays, texts and numbers; tuples become lists.
 
     Raises:
-        UserError: No such file, a damaged one, one that asks for more than the limits or wants to
-            run code, or one that holds anything else.
+        UserError: The file is missing or damaged, exceeds the limits, tries to run code, or holds
+            anything else.
     """
     with opened(path, f"a file of arrays ({_KINDS})") as file:
         size = os.fstat(file.fileno()).st_size
@@ -44,16 +43,15 @@ def read_object(path: str | os.PathLike, limits: Limits = DEFAULT) -> Any:
 
 
 def class_names(path: str | os.PathLike, limits: Limits = DEFAULT) -> tuple[str, ...]:
-    """The class names in a checkpoint of OpenMMLab, whose arrays are not read.
+    """The class names in a checkpoint of OpenMMLab; does not read its arrays.
 
     Args:
-        path: A file of `torch.save`, of any kind.
+        path: Any file of `torch.save`.
         limits: Limits on the file.
 
     Returns:
         `CLASSES` of its `meta`, or the `classes` of `dataset_meta` there, in the order of the
-        logits; () where neither tells them. What is wrong in a file is said by whoever reads the
-        arrays.
+        logits; () if it has neither or cannot be read.
     """
     try:
         with opened(path, f"a file of arrays ({_KINDS})") as file:
@@ -72,7 +70,7 @@ def _entry(value: Any, key: str) -> Any:
 
 
 def _unpickled(file: BinaryIO, limits: Limits, budget: Budget) -> tuple[Any, unpickle.Read | None]:
-    """The object in a pickle or a file of `torch.save`, and what reads its storages."""
+    """The object in a pickle or a file of `torch.save`, and a function that reads its storages."""
     head = file.read(4)
     file.seek(0)
     if head != b"PK\x03\x04":
@@ -80,21 +78,21 @@ def _unpickled(file: BinaryIO, limits: Limits, budget: Budget) -> tuple[Any, unp
     archive = Archive(file, limits, budget)
     if not archive.find("data.pkl"):
         raise UserError(
-            "an archive of arrays with names; one array, or a list of them, is expected"
+            "an archive of named arrays, but one array or a list of them is expected"
         )
     return unpickle.read_zip(archive, limits, budget)
 
 
 class _Plain:
-    """Puts arrays in the places of what stands for them in an object."""
+    """Replaces the stand-ins for arrays in an object by the arrays."""
 
     def __init__(self, read_storage: unpickle.Read | None, limits: Limits, budget: Budget):
         self._read_storage, self._limits, self._budget = read_storage, limits, budget
         self._count = 0
 
     def of(self, value: Any, depth: int = 0) -> Any:
-        """The object; raises UserError for one that holds itself or anything but arrays, lists,
-        texts and numbers.
+        """The object with its arrays; raises UserError if it contains itself, or anything other
+        than arrays, lists, dicts, texts and numbers.
         """
         self._count += 1
         self._limits.check("names", self._count, "an object of more parts")
@@ -108,5 +106,5 @@ class _Plain:
         if isinstance(value, _PLAIN):
             return value
         raise UserError(
-            f"holds a {type(value).__name__} in place of arrays, lists, texts and numbers"
+            f"holds a {type(value).__name__}; only arrays, lists, texts and numbers are allowed"
         )

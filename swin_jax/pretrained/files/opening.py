@@ -1,6 +1,4 @@
-"""Opening a file whose content is not trusted:
-whatever goes wrong with it is one line that names it.
-"""
+"""Opens untrusted files; any error becomes a UserError of one line that names the file."""
 
 import contextlib
 import os
@@ -14,7 +12,7 @@ from swin_jax.core.errors import UserError
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike, kind: str) -> Iterator[BinaryIO]:
-    """A file for a reader in the block, whose errors are raised as a UserError.
+    """Context manager that opens a file and turns errors of its reader into a UserError.
 
     Args:
         path: The file.
@@ -28,13 +26,13 @@ def opened(path: str | os.PathLike, kind: str) -> Iterator[BinaryIO]:
         raise error.about(path) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # whatever a damaged file provokes in the readers
+    except Exception as error:  # a damaged file can provoke any error in the readers
         reason = " ".join(str(error)[:2000].split())[:300] or type(error).__name__
-        raise UserError(f"{path}: not {kind}, or a damaged one: {reason}") from error
+        raise UserError(f"{path}: not {kind}, or it is damaged: {reason}") from error
 
 
 def _open(path: str, flags: int) -> int:
-    """Opens a file, and nothing that would wait for a writer or never end."""
+    """Opens a regular file; refuses folders, pipes and devices, which could block or never end."""
     found = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(found).st_mode
     if not stat.S_ISREG(mode):

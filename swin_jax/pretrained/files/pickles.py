@@ -1,9 +1,9 @@
-"""A reader of pickles that runs no foreign code and counts what it does.
+"""Reads pickles without running foreign code, and limits the number of instructions.
 
-The instructions are those of Python's `pickletools`, protocols 0 to 5. What a pickle may name is
-decided by the caller, see unpickle.py. Sets come out empty, and entries of dicts whose keys are
-neither texts nor numbers are left out: hashing what a file made up can take for ever, and none
-of it is weights.
+The instructions are those of Python's `pickletools`, protocols 0 to 5. The caller decides which
+names a pickle may use, see unpickle.py. Sets are returned empty, and entries of dicts whose keys
+are neither texts nor numbers are dropped: hashing forged keys can take forever, and none of them
+are weights.
 """
 
 import codecs
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files.limits import Budget, Limits, exceeded
 
-# Greater numbers may all have the same hash, and equal texts are compared letter by letter.
+# Greater numbers can be made to share one hash, and equal texts are compared letter by letter.
 _BITS_OF_KEY = 60
 _LONGEST_KEY = 10_000
 _BYTES_PER_ITEM = 64
@@ -35,7 +35,7 @@ class Sealed:
 
 
 class Counter:
-    """The share of its limits that all pickles of one file have used.
+    """The part of the limits that all pickles of one file have used up.
 
     Args:
         limits: The bounds.
@@ -47,7 +47,7 @@ class Counter:
 
 
 def put(entries: dict, key: Any, value: Any) -> None:
-    """Stores an entry under a text or a plain number; any other key is passed over."""
+    """Stores an entry under a text or a plain number; ignores any other key."""
     if isinstance(key, int) and key.bit_length() > _BITS_OF_KEY:
         return
     if isinstance(key, (str, bytes)) and len(key) > _LONGEST_KEY:
@@ -57,15 +57,15 @@ def put(entries: dict, key: Any, value: Any) -> None:
 
 
 class Pickle:
-    """One pickle, to be read once.
+    """Reads one pickle, once.
 
     Args:
         file: An open file at the start of the pickle; after `load` it is at the end.
         find: (module, name) -> a `Sealed` function, a class to make or a name;
             raises UserError for any other.
-        persistent: An identification -> the object outside the pickle that it stands for.
+        persistent: A persistent id -> the object outside the pickle that it stands for.
         states: Classes whose objects take a state by `__setstate__`.
-        counter: The limits, and what is used of them.
+        counter: The limits, and how much of them is used up.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class Pickle:
         file.seek(position)
 
     def load(self) -> Any:
-        """The object.
+        """The object in the pickle.
 
         Raises:
-            UserError: A name that is refused, or more than the limits allow.
-            ValueError, IndexError, KeyError, TypeError: No pickle, or a damaged one.
+            UserError: A name is refused, or a limit is exceeded.
+            ValueError, IndexError, KeyError, TypeError: The bytes are not a pickle, or damaged.
         """
         while True:
             code = self._file.read(1)
@@ -199,7 +199,7 @@ class Pickle:
 
     def _global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("a pickle that names a function by what is not text")
+            raise ValueError("a pickle that names a function by something other than text")
         self._push(self._find(module, name))
 
     def _reduce(self) -> None:
@@ -211,7 +211,7 @@ class Pickle:
             self._pop()
         arguments, kind = self._pop(), self._pop()
         if not isinstance(kind, type):
-            raise ValueError("a pickle that makes an object of what is not a class")
+            raise ValueError("a pickle that makes an object of something other than a class")
         self._call(kind, arguments)
 
     def _inst(self) -> None:
@@ -224,7 +224,7 @@ class Pickle:
 
     def _call(self, function: Any, arguments: Any) -> None:
         if not isinstance(function, (Sealed, type)) or not isinstance(arguments, tuple):
-            raise ValueError("a pickle that calls what is not a function")
+            raise ValueError("a pickle that calls something other than a function")
         self._charge(arguments)
         self._push(function(*arguments))
 
@@ -235,12 +235,12 @@ class Pickle:
         if isinstance(target, self._states):
             self._charge(state if isinstance(state, tuple) else (state,))
             target.__setstate__(state)
-        elif not isinstance(target, dict):  # whose attributes hold no weights
+        elif not isinstance(target, dict):  # attributes of a dict are ignored; they hold no weights
             raise ValueError(f"a pickle that gives a state to a {type(target).__name__}")
 
     def _charge(self, arguments: tuple) -> None:
-        """Counts what a function may copy of its arguments:
-        a file can hand it the same large one many times.
+        """Counts the bytes of arguments that a function may copy: a file can pass the same large
+        argument many times.
         """
         for value in arguments:
             if isinstance(value, (str, bytes)):
@@ -250,7 +250,7 @@ class Pickle:
 
 
 def ordered_dict(pairs: Any = ()) -> OrderedDict:
-    """An OrderedDict as a pickle makes it: empty, or from pairs."""
+    """The OrderedDict that a pickle makes: empty, or from pairs."""
     found = OrderedDict()
     for key, value in pairs:
         put(found, key, value)
