@@ -1,4 +1,4 @@
-"""Models with weights in one line.
+"""Loads a model with its weights in one line.
 
 model, variables = swin_jax.load("swin_tiny_patch4_window7_224", weights="official")
 logits = model.apply(variables, swin_jax.preprocess(model)("cat.jpg"))
@@ -105,7 +105,7 @@ def load(
         if is_workdir(weights):
             why = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
-                f"{weights}/config.json describes no model that this version makes ({why})"
+                f"{weights}/config.json describes a model that this version cannot make ({why})"
             ) from error
         if not Path(weights).exists():
             raise
@@ -116,13 +116,13 @@ def load(
 
 def _no_model(overrides: dict, error: Exception) -> UserError:
     given = ", ".join(f"{key}={shown(value)}" for key, value in overrides.items())
-    # Flax puts a model of many lines into some messages.
+    # Some of Flax's messages contain a model printed in many lines.
     text = re.split(r"\.? *\w+\(\s*# attributes|(?<=\.)\s", " ".join(str(error).split()))[0]
     return UserError(f"{given} does not make a model: {text[:200]}")
 
 
 def make(family: Family, fields: dict, overrides: dict) -> nn.Module:
-    """A model of a family, without variables; raises UserError for invalid overrides."""
+    """Makes a model of a family, without variables; raises UserError for invalid overrides."""
     check_values(overrides, family.make)
     try:
         model = family.make(**fields | overrides)
@@ -136,14 +136,14 @@ def make(family: Family, fields: dict, overrides: dict) -> nn.Module:
 
 
 def shapes(model: nn.Module) -> dict:
-    """The shapes of a model's variables, by tracing it,
-    which raises the model's own error if its fields don't fit.
+    """The shapes of a model's variables, found by tracing it; raises the model's own error if its
+    fields don't fit.
     """
     return jax.eval_shape(model.init, jax.random.key(0), *family_of(model).inputs(model).values())
 
 
 def family_of(model: nn.Module) -> Family:
-    """The family of a model; raises UserError for one of none."""
+    """The family of a model; raises UserError if it belongs to none."""
     for family in FAMILIES:
         if isinstance(model, family.models):
             return family
@@ -161,7 +161,7 @@ def _load(
     key: str | None,
     overrides: dict,
 ) -> tuple[nn.Module, dict, Preparation | UserError | None]:
-    """The walk of a name: the six sentences of docs/architecture.md, in their order."""
+    """Resolves a name and weights in the order of the six sentences of docs/architecture.md."""
     _check_given(name, weights)
     if weights is not None and is_workdir(weights):
         if key is not None:
@@ -189,29 +189,29 @@ def _load(
         fields = family.preset(word) | _told_beside(family, word, found)
         check_sizes(family, fields, overrides, found)
     if overrides:
-        make(family, fields, overrides)  # before a file is made to fit what is none
+        make(family, fields, overrides)  # refuse an invalid model before fitting a file to it
     model, variables = family.load(found, fields, resize, overrides)
     return model, variables, prepare(family, model, word, found, "image_size" in overrides)
 
 
 def _told_beside(family: Family, word: str, weights: Weights) -> dict:
-    """The arguments that a config beside weights tells of a named model;
-    raises UserError where that is another than its name says.
+    """The arguments that a config beside weights gives a named model; raises UserError if they
+    contradict the name.
 
-    A name does not tell the activation: those of OpenAI's models are used for other weights too.
+    The activation may differ: OpenAI's names are used for weights with the other activation too.
     """
     told, preset = family.configured(weights), family.preset(word)
     for key in told.keys() & preset.keys() - {"act"}:
         if told[key] != preset[key]:
             raise UserError(
                 f"{weights.config.path} says {key}={told[key]}, "
-                f"the name {weights.name} {preset[key]}: leave out the name"
+                f"but the name {weights.name} means {preset[key]}: leave out the name"
             )
     return told
 
 
 def fields_of(family: Family, weights: Weights, overrides: dict) -> dict:
-    """The arguments of the model that weights without a name were made with."""
+    """The arguments of the model that weights without a name belong to."""
     told = family.configured(weights)
     return family.infer(weights.arrays, told | overrides) | told
 
@@ -230,15 +230,14 @@ def _check_given(name: str | None, weights: str | Path | None) -> None:
 
 
 def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, str | None]:
-    """The family of a name, and the name as it knows it;
-    (None, None) where the weights alone must tell.
+    """The family of a name, and the name as the family accepts it; (None, None) if only weights are
+    given.
     """
     if name is not None:
         found = names.find(name, FAMILIES)
         if found is None and weights is None and ("://" in name or Path(name).exists()):
             raise UserError(
-                f"{name!r} is not the name of a model but a place of weights: "
-                f"load(weights={name!r})"
+                f"{name!r} is not the name of a model but a path to weights: load(weights={name!r})"
             )
         if found is None:
             raise names.unknown(name, FAMILIES)
@@ -249,7 +248,7 @@ def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, 
 
 
 def _check_arguments(family: Family | None, resize: str | None, overrides: dict) -> dict:
-    """The overrides in plain values, see `ranges.plain`, where the family is known."""
+    """The overrides as plain values, see `ranges.plain`; checked if the family is known."""
     families = FAMILIES if family is None else (family,)
     known = set().union(*(family.fields for family in families))
     check_arguments("a model" if family is None else family.make.__name__, overrides, known)
@@ -263,8 +262,8 @@ def _check_arguments(family: Family | None, resize: str | None, overrides: dict)
 
 
 def is_workdir(folder: str | Path) -> bool:
-    """True if a folder, in a bucket too, is that of a run:
-    it has a config.json that no hub wrote.
+    """True if a folder, local or in a bucket, is the workdir of a run: it has a config.json that
+    no hub wrote.
     """
     return has_config(folder) and ("://" in str(folder) or beside.weights_in(folder) is None)
 
@@ -300,13 +299,13 @@ def _load_workdir(
     model, variables = load_run(families[0], workdir, config, resize, overrides)
     try:
         prepared = run_preparation.of_run(config, workdir)
-    except UserError as error:  # told to whoever asks for it
+    except UserError as error:  # raised when the preparation is used
         return model, variables, _refusal(families[0], model) or error
     channels = overrides.get("in_channels", prepared.channels)
     if channels != prepared.channels:
         error = (
             f"{workdir} prepares pictures of {prepared.channels} channels, "
-            f"this model takes {channels}"
+            f"but this model takes {channels}"
         )
         return model, variables, UserError(f"{error}: give your own preparation")
     if "image_size" in overrides:
@@ -315,7 +314,7 @@ def _load_workdir(
 
 
 def _refusal(family: Family, model: nn.Module) -> UserError | None:
-    """The reason of a family why none of such models has a preparation, None where they have."""
+    """The reason why a family's models of this kind have no preparation; None if they have one."""
     try:
         family.preprocess(model, None)
     except UserError as error:
@@ -364,7 +363,7 @@ def read_weights(
 
 
 def _no_weights(folder: str | Path) -> UserError:
-    """The error for a folder that is neither of a run nor of a hub."""
+    """Makes the error for a folder that is neither a workdir nor a folder of a hub."""
     for parent in Path(folder).absolute().parents[:2]:
         if (parent / "checkpoints").is_dir() and is_workdir(parent):
             return UserError(
@@ -372,7 +371,7 @@ def _no_weights(folder: str | Path) -> UserError:
             )
     return UserError(
         f"{folder} is a directory without a config.json: not the workdir of a run, "
-        "nor a folder as the hub keeps it (config.json and model.safetensors)"
+        "nor a folder of a hub (config.json and model.safetensors)"
     )
 
 
@@ -391,7 +390,7 @@ def recognize_family(arrays: Mapping[str, np.ndarray]) -> Family:
     looks = recognize.foreign(arrays)
     titles = ", ".join(family.title for family in FAMILIES)
     unknown = (
-        f"these weights are not of a family that load() knows ({titles}): {_first(list(arrays))}"
+        f"these weights are not of a family that load() supports ({titles}): {_first(list(arrays))}"
     )
     raise UserError(looks or f"{unknown}; take a file of one of these")
 

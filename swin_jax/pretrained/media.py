@@ -1,5 +1,5 @@
-"""Reads pictures and videos in any form that people have them in;
-refuses what is neither in one line.
+"""Reads pictures and videos from files, arrays or images; refuses anything else with a message of
+one line.
 """
 
 import os
@@ -14,8 +14,8 @@ from swin_jax.core.errors import UnreadableError, UserError, warn
 
 
 def open_picture(image: Any, conversion: str = "display"):
-    """A PIL image of mode 'RGB' of one picture, a path, a PIL image or an array;
-    raises UserError where it is not one.
+    """Opens one picture, a path, a PIL image or an array, as a PIL image of mode 'RGB'; raises
+    UserError for anything else.
     """
     from swin_jax.data.image.transforms import to_rgb
 
@@ -35,16 +35,15 @@ def pictures(
         images: A path, a PIL image or a uint8 array (H, W), (H, W, 1) or (H, W, 3), of NumPy or of
             any library whose arrays NumPy reads; a list of them; or a uint8 array (B, H, W, 3).
         transform: {'image': PIL image or array, 'label': int} -> {'image': uint8 (H, W, C)}.
-        channels: C; 1 hands gray pictures to the transform.
-        conversion: 'reference' or 'display', see data/image/picture.py;
-            arrays are taken as they are.
-        limits: A `Limits` of that module, which files must keep; None is `Limits()`.
+        channels: C; 1 passes gray pictures to the transform.
+        conversion: 'reference' or 'display', see data/image/picture.py; arrays are not converted.
+        limits: Limits on the files, a `Limits` of that module; None for `Limits()`.
 
     Returns:
         (B, H, W, C) uint8.
 
     Raises:
-        UserError: No pictures, or something that is not a picture.
+        UserError: There are no pictures, or something is not a picture.
     """
     from swin_jax.data.image.transforms import to_rgb
 
@@ -71,14 +70,16 @@ def pictures(
         raise UserError("preprocess was given no pictures")
     if len({pixels.shape for pixels in found}) > 1:
         raise UserError(
-            "pictures that keep their aspect are of different sizes and make no batch: prepare "
-            "them one at a time, or give them to swin_jax.inference.segmentation.segment"
+            "pictures that keep their aspect ratio have different sizes and cannot form a batch: "
+            "prepare them one at a time, or pass them to swin_jax.inference.segmentation.segment"
         )
     return np.stack(found)
 
 
 def _as_numpy(value: Any) -> Any:
-    """Arrays of other libraries, such as JAX and PyTorch, as those of NumPy; all else as it is."""
+    """Converts an array of another library, such as JAX or PyTorch, to NumPy; returns anything
+    else unchanged.
+    """
     if isinstance(value, np.ndarray) or not hasattr(value, "ndim"):
         return value
     try:
@@ -93,7 +94,7 @@ def _as_numpy(value: Any) -> Any:
 
 
 def _open(image: Any, conversion: str, limits: Any = None):
-    """A PIL image, or a uint8 array, of one picture in any accepted form."""
+    """Opens one picture of any accepted form as a PIL image or a uint8 array."""
     from swin_jax.data.image.picture import convert, decode
 
     if isinstance(image, (str, Path)) and image != "":
@@ -127,7 +128,7 @@ def _open(image: Any, conversion: str, limits: Any = None):
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it; its type only, if it takes several lines."""
+    """The text of a value for a message; only its type if the text has several lines."""
     text = repr(value)
     return f"a {type(value).__name__}" if "\n" in text else text[:100]
 
@@ -138,15 +139,15 @@ def clips(videos: Any, transform: Callable[[dict], dict]) -> np.ndarray:
     Args:
         videos: A path, encoded bytes or a uint8 array (T, H, W, 3); a list of them;
             or a uint8 array (B, T, H, W, 3).
-        transform: {'video': what has `len` and `get`, 'label': int} -> {'video':
+        transform: {'video': an object with `len` and `get`, 'label': int} -> {'video':
             uint8 (..., T, H, W, 3)}.
 
     Returns:
         (B, T, H, W, 3) uint8, all views of a video one after the other.
 
     Raises:
-        UserError: No videos, or something else. A video of one frame, such as a picture,
-            is told in a warning.
+        UserError: There are no videos, or something is not a video. A video of one frame, such as
+            a picture, causes only a warning.
     """
     if isinstance(videos, Set):
         raise UserError("videos in a set have no order: give a list")
@@ -164,7 +165,7 @@ def clips(videos: Any, transform: Callable[[dict], dict]) -> np.ndarray:
         )
         try:
             if len(reader) == 1:
-                warn(f"{name} has one frame only, which the whole clip repeats")
+                warn(f"{name} has only one frame, which is repeated through the whole clip")
             found.append(transform({"video": reader, "label": 0})["video"])
         except UnreadableError as error:
             raise UserError(f"{name}: {error}") from error
@@ -174,7 +175,7 @@ def clips(videos: Any, transform: Callable[[dict], dict]) -> np.ndarray:
 
 
 class _Frames:
-    """An array of frames (T, H, W, 3) as a reader."""
+    """A video reader for an array of frames (T, H, W, 3)."""
 
     def __init__(self, frames: np.ndarray):
         self.frames = frames

@@ -1,4 +1,4 @@
-"""Words that people type for a model -> the name that they mean, or the names that are nearest."""
+"""Finds the model name that a word stands for, or suggests the nearest names."""
 
 import difflib
 import re
@@ -16,14 +16,14 @@ _SAME = {
     "something": "sthv2",
     "ssv2": "sthv2",
 }
-_LARGEST = {"giant", "huge"}  # suggested to whoever types them only
+_LARGEST = {"giant", "huge"}  # suggested last, unless the word contains them
 _MOST = 3  # suggestions
 _LEAST = 0.5  # similarity of a word that shares no part with a name
 _TYPO = 0.75  # similarity of a part that is misspelled
 
 
 def find(word: str, families: Sequence[Family]) -> tuple[Family, str] | None:
-    """The family that a word belongs to and the word as the family knows it; None for none."""
+    """The family that a word belongs to, and the word as it accepts it; None if there is none."""
     for spelling in dict.fromkeys((word, _without_prefix(word))):
         for family in families:
             if family.find(spelling) is not None:
@@ -38,10 +38,10 @@ def _without_prefix(word: str) -> str:
 
 
 def suggest(word: str, families: Sequence[Family]) -> str:
-    """`; the nearest name is 'x'`, or names, for a word that means no model.
+    """Advice for a word that is not a model name: `; the nearest name is 'x'`, or several names.
 
-    Names are compared part by part ('swin_t' and 'Swin-T' are swin and tiny),
-    then letter by letter.
+    Names are compared part by part ('swin_t' and 'Swin-T' are both swin and tiny), then letter by
+    letter.
     """
     word = _without_prefix(word)
     all_parts = {name: _name_parts(name, family, families) for family, name in _names(families)}
@@ -69,15 +69,16 @@ def _names(families: Sequence[Family]) -> list[tuple[Family, str]]:
 
 
 def _name_parts(name: str, family: Family, families: Sequence[Family]) -> frozenset[str]:
-    """The parts of a name, and those of its family's title that no other has:
-    'video' is in no name.
+    """The parts of a name, and those of its family's title that no other title has.
+
+    The name of a Video Swin, for example, does not contain 'video'.
     """
     others = [_parts(other.title) for other in families if other is not family]
     return _parts(name) | _parts(family.title).difference(*others)
 
 
 def _rank(parts: frozenset[str], own: frozenset[str]) -> tuple[int, ...]:
-    """The fit between the parts of a word and those of a name: words count before numbers."""
+    """A rank for how well the parts of a word match those of a name; words count before numbers."""
     shared = parts & own
     words = sum(part[0].isalpha() for part in shared)
     return words, len(shared), -len((own - parts) & _LARGEST), -len(own - parts)
@@ -88,19 +89,19 @@ def _similarity(word: str, name: str) -> float:
 
 
 def _spelled(part: str, known: Sequence[str]) -> str:
-    """A part, or the known one that was meant where it is misspelled."""
+    """A part, or the most similar known part if it seems misspelled."""
     if not part.isalpha() or part in known:
         return part
     return nearest(part, known, _TYPO) or part
 
 
 def _parts(word: str) -> frozenset[str]:
-    """The parts of a name, in lower case, short forms written out."""
+    """The parts of a name, in lower case and with abbreviations expanded."""
     word = re.sub(r"swin[ _-]?(v2|3d)", r"swin\1", word.lower()).replace("videoswin", "video-swin")
     words = re.findall(r"[a-z0-9]+", re.sub(r"patch(?=\d)", "", word))
     return frozenset(_SAME.get(part, _LETTERS.get(part, part)) for part in words)
 
 
 def unknown(word: str, families: Sequence[Family]) -> UserError:
-    """The error for a name that means no model."""
+    """Makes the error for a word that is not a model name."""
     return UserError(f"no model is called {word!r}{suggest(word, families)}")

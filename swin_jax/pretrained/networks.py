@@ -1,7 +1,7 @@
-"""Networks that judge or encode pictures: found in larger state dicts, read for `train.init_from`.
+"""Finds networks that judge or encode pictures in larger state dicts, for `train.init_from`.
 
-A released file holds such a network under a prefix,
-beside a generator or a head that is not needed.
+A released file may hold such a network under a prefix, beside a generator or a head that is not
+needed.
 """
 
 import logging
@@ -34,8 +34,8 @@ def prefixes(state_dict: Collection[str], needed: Sequence[str]) -> list[str]:
 def own_part(
     state_dict: Mapping[str, np.ndarray], needed: Sequence[str], own: str, kind: str
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """A network's arrays by their official names, without a prefix and buffers,
-    and the names of the others.
+    """The arrays of a network under their official names, without prefix and buffers; and the names
+    of all other arrays.
 
     Args:
         state_dict: {name: array}.
@@ -44,8 +44,8 @@ def own_part(
         kind: The kind of network, for the error.
 
     Raises:
-        UserError: None there, or several of which the rule of `files.choose` does not
-            tell which is meant.
+        UserError: There is no such network, or there are several and the rule of `files.choose`
+            does not decide.
     """
     names = compare.strip_wrappers(state_dict)
     found = prefixes(names, needed)
@@ -69,17 +69,17 @@ def read(
     convert: Callable[[Mapping[str, np.ndarray]], dict],
     license: str,
 ) -> dict:
-    """The variables of a network from a run or from a file, whose terms are logged.
+    """The variables of a network from a run, or from a file, whose license is logged.
 
     Args:
-        source: A file of `pretrained.files.read`, or variables, whose 'params', 'batch_stats'
-            and 'averages' are taken.
+        source: A file that `pretrained.files.read` can read, or variables, of which 'params',
+            'batch_stats' and 'averages' are used.
         key: The weights to take from a file that holds several, see `pretrained.files.read`.
-        convert: A function that takes a file's state dict to variables.
-        license: The terms of the released file.
+        convert: A function that converts a file's state dict to variables.
+        license: License of the released file.
 
     Raises:
-        UserError: An unreadable file, weights that do not fit.
+        UserError: The file cannot be read, or its weights do not fit.
     """
     if isinstance(source, Mapping):
         taken = ("params", "batch_stats", "averages")

@@ -1,7 +1,7 @@
-"""Makes pictures, videos and texts the input of a model: pixels and token ids.
+"""Converts pictures, videos and texts to the input of a model: pixels and token ids.
 
-A model has one preparation. Whoever feeds the model (`preprocess`, similarity, search, indices,
-predictions, exports) asks it, so that no two of them can differ.
+A model has one preparation, which all callers (`preprocess`, similarity, search, indices,
+predictions, exports) share, so that they cannot differ.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, check_
 from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import media
 
-# The functions that a preparation may call, by public name: no file chooses what code runs.
+# The functions that a preparation may call, by public name, so that no file can choose the code.
 _IMAGES = "swin_jax.data.image.transforms."
 _VIDEOS = "swin_jax.data.video.transforms."
 # The short side to 256 / 224 of the size, the center; or the whole picture.
@@ -50,16 +50,16 @@ WHOLE = 384  # pixels; official Swins of this size take the whole picture
 @checked
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """Turns pictures or videos into a model's input, and texts into its tokens.
+    """Converts pictures or videos to a model's input, and texts to its tokens.
 
     Called with one picture or several (a path, a PIL image, a uint8 array (H, W) or (H, W, 3), a
-    list of them, or a uint8 array (B, H, W, 3)) it gives normalized float32 (B, H, W, C); for a
-    model of videos, called with one or several (a path, encoded bytes, a uint8 array
-    (T, H, W, 3), a list, or a uint8 array (B, T, H, W, 3)), it gives (B, T, H, W, 3). It raises
-    UserError for what is neither.
+    list of them, or a uint8 array (B, H, W, 3)), it returns normalized float32 (B, H, W, C). For a
+    video model, called with one video or several (a path, encoded bytes, a uint8 array
+    (T, H, W, 3), a list of them, or a uint8 array (B, T, H, W, 3)), it returns (B, T, H, W, 3). It
+    raises UserError for anything else.
 
     Attributes:
-        input: 'image' or 'video': the key of a batch, and what `pixels` is given.
+        input: 'image' or 'video': the key in a batch, and the kind of input.
         transform: Public name of the function of `data` that resizes, one of `TRANSFORMS`.
         arguments: Arguments of the transform: 'size' in pixels, 'interpolation', 'crop' and so on.
         mean: Mean of each channel, of pixels in 0..1.
@@ -68,15 +68,14 @@ class Preparation:
         context_length: L, number of tokens of a text; None for a model that reads no texts.
         clean: Cleaning of texts, see `data.image_text.tokenizer.tokenize`.
         vocabulary: Vocabulary of the tokens; None for a model that reads no texts. By default it is
-            CLIP's, `VOCABULARY`; texts for a model of another one need its own tokenizer.
-        conversion: Conversion of the pixels of pictures: 'display' turns them upright by their EXIF
-            orientation and lays what is transparent on white; 'reference' does neither, as the
-            published recipes. See `data/image/picture.py`. Arrays are taken as they are.
-        limits: A `data.image.picture.Limits`, which files of pictures must keep;
-            None is `Limits()`.
-        assumed: Names of the fields and arguments that no source tells and that were assumed.
-        function: The transform itself, where it comes with an experiment file;
-            None makes it from its name.
+            CLIP's, `VOCABULARY`; a model with another one needs its own tokenizer.
+        conversion: Conversion of pictures in files: 'display' rotates them by their EXIF
+            orientation and puts transparent pixels on white; 'reference' does neither, like the
+            published recipes. See `data/image/picture.py`. Arrays are not converted.
+        limits: Limits on files of pictures, a `data.image.picture.Limits`; None for `Limits()`.
+        assumed: Names of the fields and arguments that were assumed because no source gives them.
+        function: The transform itself, if an experiment file provides it; None makes it from its
+            name.
     """
 
     input: str
@@ -100,7 +99,7 @@ class Preparation:
             from swin_jax.data.image.picture import check_conversion
 
             check_conversion(self.conversion)
-        if self.mean or self.std:  # a run whose task has none is predicted with all the same
+        if self.mean or self.std:  # a run whose task does not normalize has neither
             check_statistics(self.mean, self.std, self.channels)
         reads = self.context_length is not None
         object.__setattr__(self, "vocabulary", (self.vocabulary or VOCABULARY) if reads else None)
@@ -111,7 +110,7 @@ class Preparation:
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels of what the model sees; None if pictures keep their aspect."""
+        """Height and width in pixels of the model's input; None if pictures keep their aspect."""
         return per_axis(self.arguments["size"], 2) if "size" in self.arguments else None
 
     @property
@@ -125,7 +124,9 @@ class Preparation:
         return transform(example)
 
     def pixels(self, media_: Any) -> np.ndarray:
-        """Resizes and crops what a call takes: uint8 (B, H, W, C), or (B, T, H, W, 3)."""
+        """Resizes and crops pictures or videos to uint8 (B, H, W, C) or (B, T, H, W, 3); accepts
+        the same as a call.
+        """
         if self.input == "video":
             return media.clips(media_, self.transform_example)
         return media.pictures(
@@ -133,21 +134,21 @@ class Preparation:
         )
 
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (..., C) -> float32 (pixels / 255 - mean) / std."""
+        """Normalizes uint8 (..., C) to float32: (pixels / 255 - mean) / std."""
         return (pixels.astype(np.float32) / 255 - np.float32(self.mean)) / np.float32(self.std)
 
     def __call__(self, media_: Any) -> np.ndarray:
         return self.normalize(self.pixels(media_))
 
     def tokenize_and_flag(self, texts: str | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of texts, and a mask of those that were cut.
+        """Token ids of texts, and a mask of the texts that were cut.
 
         Returns:
             (int32 (n, L), bool (n,)).
 
         Raises:
-            UserError: The model reads no texts, or those of another vocabulary;
-                one of `texts` is not text.
+            UserError: The model reads no texts or has another vocabulary, or one of `texts` is not
+                text.
         """
         from swin_jax.data.image_text.tokenizer import tokenize_and_flag
 
@@ -161,9 +162,7 @@ class Preparation:
         return tokenize_and_flag(texts, self.context_length, self.clean)
 
     def fingerprint(self) -> str:
-        """Everything that changes pixels, as JSON; an index of features stores
-        it to compare with.
-        """
+        """Everything that affects pixels, as JSON; indices of features store it for comparison."""
         arguments = {
             "fn": self.transform,
             **self.arguments,
@@ -175,8 +174,8 @@ class Preparation:
         return json.dumps(dict(sorted(arguments.items())))
 
     def texts(self) -> dict[str, Any] | None:
-        """The way from texts to tokens,
-        for whoever has the model without this package; None if it reads none.
+        """A description of how texts become tokens, for use of the model without this package; None
+        if it reads no texts.
         """
         names = ("vocabulary", "context_length", "clean")
         return (
@@ -184,7 +183,7 @@ class Preparation:
         )
 
     def replace(self, **changes: Any) -> "Preparation":
-        """A preparation that differs in some fields, or in some arguments of its transform.
+        """Makes a copy with other fields, or with other arguments of its transform.
 
         Args:
             **changes: Fields; arguments of the transform, such as 'crop' or 'interpolation'; or
@@ -193,7 +192,7 @@ class Preparation:
                 that is given too.
 
         Raises:
-            UserError: Names that it does not have, invalid sizes.
+            UserError: A name is unknown, or a size is invalid.
         """
         known = parameters_of(changes.get("transform", self.transform))
         fields = {field.name for field in dataclasses.fields(self)}
@@ -215,7 +214,9 @@ class Preparation:
         kept = tuple(name for name in self.assumed if name not in told)
         same = given.get("transform", self.transform) == self.transform
         same = same and arguments == dict(self.arguments)
-        function = self.function if same else None  # it has its arguments inside
+        function = (
+            self.function if same else None
+        )  # a given function already contains its arguments
         found = dataclasses.replace(
             self, **{"arguments": arguments, "assumed": kept, "function": function} | given
         )
@@ -223,9 +224,7 @@ class Preparation:
         return found
 
     def check(self) -> None:
-        """Raises UserError for arguments and texts that the transform and the
-        tokenizer would not take.
-        """
+        """Raises UserError for arguments that the transform or the tokenizer would not accept."""
         from swin_jax.data.image_text.tokenizer import cleaner
 
         if self.function is None:
@@ -239,14 +238,14 @@ class Preparation:
             cleaner(self.clean)
 
     def assumptions(self) -> str:
-        """The assumptions, for people: 'crop=True, interpolation='bicubic', ...'."""
+        """The assumptions, for messages: 'crop=True, interpolation='bicubic', ...'."""
         values = {
             name: self.arguments.get(name, getattr(self, name, None)) for name in self.assumed
         }
         return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
     def _resized(self, size: int | Sequence[int]) -> dict[str, Any]:
-        """The arguments of the transform that follow a new size."""
+        """The arguments of the transform for a new size."""
         size = ranges.plain(Size, size)
         if isinstance(size, int):
             sizes = (size,)
@@ -256,12 +255,12 @@ class Preparation:
             sizes = ()
         if not 1 <= len(sizes) <= 3 or not all(isinstance(side, int) for side in sizes):
             raise UserError(
-                f"image_size={size!r} must be a whole number, (H, W), or of videos (T, H, W)"
+                f"image_size={size!r} must be a whole number, (H, W), or (T, H, W) for videos"
             )
         frames, sides = (sizes[:1], sizes[1:]) if len(sizes) == 3 else ((), sizes)
         if frames and self.input == "image":
             raise UserError(
-                f"image_size={size} is not square nor oblong: pictures have no frames, give (H, W)"
+                f"image_size={size} has three numbers, but pictures have no frames: give (H, W)"
             )
         sides, before = per_axis(sides, 2), self.image_size
         if self.transform == FIT:
@@ -277,15 +276,15 @@ class Preparation:
         return changed
 
     def _short_side(self, sides: tuple[int, int]) -> int | tuple[int, int]:
-        """The size to which a picture is resized before the crop of `sides`,
-        in the proportion of the original sizes.
+        """The size to which a picture is resized before the crop to `sides`; keeps the original
+        ratio of resizing to cropping.
         """
         before = zip(per_axis(self.arguments["short_side"], 2), self.image_size, sides)
         return simplest(tuple(short * side // size for short, size, side in before))
 
 
 def _check_arguments(transform: Callable, arguments: Mapping[str, Any]) -> None:
-    """Raises UserError for arguments of a transform that are of another type than it takes."""
+    """Raises UserError for arguments of a transform that have the wrong type."""
     ranges.check(transform, arguments)
     for name, value in arguments.items():
         if inspect.signature(transform).parameters[name].annotation is bool and not isinstance(
@@ -296,17 +295,17 @@ def _check_arguments(transform: Callable, arguments: Mapping[str, Any]) -> None:
 
 @functools.lru_cache(maxsize=16)
 def _made(name: str, arguments: str) -> Callable[[dict], dict]:
-    """The transform of a public name and of arguments in JSON;
-    imported late, as loading a model needs no codecs.
+    """Makes the transform of a public name with arguments in JSON.
+
+    It is imported only here, because loading a model needs no codecs.
     """
     return public_names.find(name)(**json.loads(arguments))
 
 
 def same_pixels(one: str, other: str) -> bool:
-    """True if two fingerprints are of the same pixels, as far as both tell:
-    older ones leave out mean and std.
+    """True if two fingerprints agree in all fields that both have; older ones lack mean and std.
 
-    One without a conversion is of the time when there was only the reference's.
+    A fingerprint without a conversion stands for 'reference', once the only one.
     """
     if not (one.startswith("{") and other.startswith("{")):
         return one == other != ""
@@ -315,7 +314,7 @@ def same_pixels(one: str, other: str) -> bool:
 
 
 def check_pixels(stored: str, prepared: Preparation, index: str) -> None:
-    """Checks that an index is of pictures that were prepared as a query is.
+    """Checks that the pictures of an index were prepared in the same way as a query.
 
     Args:
         stored: The fingerprint in the index.
@@ -323,27 +322,27 @@ def check_pixels(stored: str, prepared: Preparation, index: str) -> None:
         index: Name of the index in messages.
 
     Raises:
-        UserError: The pictures were prepared otherwise. One of before conversions were told is
-            searched with a warning.
+        UserError: The pictures were prepared differently. An older index without a conversion only
+            causes a warning.
     """
     if same_pixels(stored, prepared.fingerprint()):
         return
     told = not stored.startswith("{") or "conversion" in json.loads(stored)
     if told or not same_pixels(stored, prepared.replace(conversion="reference").fingerprint()):
         raise UserError(
-            f"{index} is of pictures that were prepared differently; "
+            f"{index} holds pictures that were prepared differently; "
             "rebuild it (for a run: --index=FOLDER)"
         )
     warn(
-        f"{index} is of an earlier version, which read transparent pictures and those that a "
-        "camera turned as the reference does; rebuild it if it has such"
+        f"{index} was made by an earlier version, which ignored transparency and the orientation "
+        "that cameras record; rebuild it if it contains such pictures"
     )
 
 
 def attach(model: Any, prepared: Preparation | UserError | None) -> Any:
     """Makes a model carry its preparation, or the reason why it has none.
 
-    It is not a field: models that differ in it only are equal, and compile once.
+    The preparation is not a field, so models that differ only in it are equal and compile once.
     """
     object.__setattr__(model, _CARRIED, prepared)
     return model
@@ -353,7 +352,7 @@ def carried(model: Any) -> Preparation | None:
     """The preparation that a model carries; None for a model that was made by hand, or cloned.
 
     Raises:
-        UserError: The run that the model is from does not tell how it prepares pictures.
+        UserError: The config of the model's run does not say how pictures are prepared.
     """
     found = vars(model).get(_CARRIED)
     if isinstance(found, UserError):
@@ -362,7 +361,7 @@ def carried(model: Any) -> Preparation | None:
 
 
 def parameters_of(transform: str | None) -> tuple[str, ...]:
-    """Names of the arguments of a transform; of none for a name that is not one of `TRANSFORMS`."""
+    """Names of the arguments of a transform; () for a name that is not one of `TRANSFORMS`."""
     if not any(transform in names for names in TRANSFORMS.values()):
         return ()
     return tuple(inspect.signature(public_names.find(transform)).parameters)

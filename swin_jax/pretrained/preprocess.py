@@ -1,4 +1,4 @@
-"""`preprocess`: the preparation of a model, a name, a file, a folder or a workdir."""
+"""`preprocess`: finds the preparation of a model, a name, a file, a folder or a workdir."""
 
 import dataclasses
 import os
@@ -21,12 +21,11 @@ from swin_jax.pretrained.preparations import loaded
 def preprocess(
     model: nn.Module | str | os.PathLike, key: str | None = None, **overrides: Any
 ) -> Preparation:
-    """The preparation of a model, see `swin_jax.preprocess`; a warning says what was assumed."""
+    """The preparation of a model, see `swin_jax.preprocess`; warns about assumptions."""
     model = storage.expanded(model)
     if key is not None and (isinstance(model, nn.Module) or not _is_file(model)):
         raise UserError(
-            f"key={shown(key)} says which weights of a file are meant, "
-            f"and {shown(model)} is not a file"
+            f"key={shown(key)} selects weights in a file, but {shown(model)} is not a file"
         )
     if isinstance(model, nn.Module):
         found = _of_model(model)
@@ -49,8 +48,8 @@ def preprocess(
 
 
 def _of_model(model: nn.Module) -> Preparation:
-    """The preparation that a model carries, or its family's;
-    what is assumed is in it the first time only.
+    """The preparation that a model carries, or that of its family; lists its assumptions only the
+    first time.
     """
     carried = preparation.carried(model)
     if carried is None:
@@ -70,7 +69,7 @@ def _is_file(source: Any) -> bool:
 def _of_source(
     source: str | os.PathLike, overrides: dict[str, Any], key: str | None
 ) -> tuple[Preparation, dict[str, Any]]:
-    """The preparation of a workdir, a file, a folder or a name; and the overrides that are left."""
+    """The preparation of a workdir, a file, a folder or a name; and the overrides not yet used."""
     if loading.is_workdir(source):
         return run_preparation.of_run(read_config(source), source, given=overrides), overrides
     if Path(source).exists():
@@ -111,9 +110,11 @@ def _check_axes(
     inputs: Mapping[str, Any],
     changed: Mapping[str, Any],
 ):
-    """Raises UserError for a size with which a model of images would be one of videos."""
+    """Raises UserError for an image size that would turn an image model into a video model, or the
+    other way round.
+    """
     if inputs.keys() != changed.keys():
         (kind,), (other,) = inputs, changed
         raise UserError(
-            f"image_size={image_size} is that of a model of {other}s; {source} is one of {kind}s"
+            f"image_size={image_size} is for a model of {other}s, but {source} takes {kind}s"
         )

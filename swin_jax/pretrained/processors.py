@@ -1,7 +1,7 @@
 """Reads the preparation of pictures and texts from a config beside weights.
 
-Configs of transformers, open_clip and timm are read.
-Every field that changes a number is obeyed, or refused by name.
+Configs of transformers, open_clip and timm are read. Every field that affects the input of a model
+is applied, or refused by name.
 """
 
 import math
@@ -27,7 +27,7 @@ from swin_jax.pretrained.clip.texts import texts_beside
 CROP = "swin_jax.data.image.transforms.crop_transform"
 CLIP = "swin_jax.data.image.transforms.clip_eval_transform"
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of PIL
-# Fields of an image processor of transformers that change no number here.
+# Fields of transformers' image processors that have no effect here.
 _IDLE = {
     "_processor_class",
     "_valid_processor_keys",
@@ -49,7 +49,7 @@ _PROCESSORS = {
     "ViT": {"resample": 2, "do_center_crop": False, "default_to_square": True},
     "Siglip": {"resample": 3, "do_center_crop": False, "default_to_square": False},
 }
-# Classes that transformers takes for kinds of models whose config names none.
+# Classes that transformers uses for kinds of models whose config names none.
 _OF_MODELS = {"clip": "CLIP", "swin": "ViT", "swinv2": "ViT"}
 # The other fields and the types of their values; None where a function below looks at them.
 _PROCESSOR = {
@@ -133,7 +133,7 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
         texts; None if there is no such config.
 
     Raises:
-        UserError: A config that cannot be read, or a field that cannot be obeyed, by name.
+        UserError: A config cannot be read, or has a field that is not supported, which is named.
     """
     clip, plain = path.with_name("open_clip_config.json"), path.with_name("config.json")
     open_clip, timm = beside.read_json(clip) or {}, beside.read_json(plain) or {}
@@ -153,9 +153,7 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
 
 
 def _of_processor(path: Path) -> dict[str, Any] | None:
-    """The settings of transformers' image processor,
-    which newer versions store inside of a processor.
-    """
+    """The settings of transformers' image processor, which newer versions store inside a processor."""
     own, whole = path.with_name("preprocessor_config.json"), path.with_name("processor_config.json")
     model = (beside.read_json(path.with_name("config.json")) or {}).get("model_type")
     if config := beside.read_json(own):
@@ -180,8 +178,8 @@ def _of_transformers(config: Mapping[str, Any], path: Path, model: Any) -> dict[
     resample = config.get("resample", defaults.get("resample"))
     if resample is None:
         raise UserError(
-            f"{path} does not tell resample, nor the class "
-            "(image_processor_type) whose default it has"
+            f"{path} gives neither resample nor the class "
+            "(image_processor_type) that determines its default"
         )
     if resample not in _RESAMPLE:
         raise UserError(f"{path}: resample={resample!r} is not one of {sorted(_RESAMPLE)}")
@@ -195,8 +193,8 @@ def _of_transformers(config: Mapping[str, Any], path: Path, model: Any) -> dict[
 
 
 def _sizes(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """`size` and `short_side` of `crop_transform`;
-    a number is a square or a short side, as in the class.
+    """The arguments `size` and `short_side` of `crop_transform`; a single number is a square or a
+    short side, depending on the class.
     """
     size, crop = config["size"], config.get("crop_size", defaults.get("crop_size"))
     cropped = config.get("do_center_crop", defaults.get("do_center_crop", crop is not None))
@@ -209,7 +207,7 @@ def _sizes(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -
         if not cropped:
             raise UserError(
                 f"{path}: size={shown(size)} with do_center_crop={cropped} "
-                "makes pictures of any width"
+                "makes pictures of varying width, which is not supported"
             )
         return dict(
             size=_size("crop_size", crop, path),
@@ -218,14 +216,14 @@ def _sizes(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -
     sides = _size("size", size, path)
     if cropped and _size("crop_size", crop, path) != sides:
         raise UserError(
-            f"{path}: crop_size={shown(crop)} of size={shown(size)} is not supported, "
-            "a part of a squeezed picture"
+            f"{path}: crop_size={shown(crop)} with size={shown(size)} crops a squeezed picture, "
+            "which is not supported"
         )
     return dict(size=sides, short_side=0)
 
 
 def _size(name: str, value: Any, path: Path) -> Size:
-    """An int or (height, width), of a number, a list or a dict of both."""
+    """An int or (height, width), from a number, a list or a dict."""
     if isinstance(value, Mapping) and set(value) == {"height", "width"}:
         value = [value["height"], value["width"]]
     if isinstance(value, list) and len(value) == 2:
@@ -242,16 +240,14 @@ def _pixels(name: str, value: Any, path: Path) -> int:
 
 
 def _defaults(config: Mapping[str, Any], path: Path, model: Any) -> Mapping[str, Any]:
-    """The defaults of the class that wrote a config,
-    or of that for the kind of model if none is named.
-    """
+    """The defaults of the class that a config names, or else of the class for its kind of model."""
     name = config.get("image_processor_type", config.get("feature_extractor_type"))
     if name is None:
         return _PROCESSORS.get(_OF_MODELS.get(model) if isinstance(model, str) else None, {})
     kind = re.sub(r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(name))
     if kind not in _PROCESSORS:
         raise UserError(
-            f"{path}: image_processor_type={shown(name)} is not understood; "
+            f"{path}: image_processor_type={shown(name)} is not supported; "
             "give your own preparation"
         )
     return _PROCESSORS[kind]
@@ -260,10 +256,10 @@ def _defaults(config: Mapping[str, Any], path: Path, model: Any) -> Mapping[str,
 def _checked(
     config: Mapping[str, Any], types: Mapping[str, Any], idle: set[str], path: Path
 ) -> dict[str, Any]:
-    """The fields that have a value: fast processors write what they leave at its default as null.
+    """The fields that have a value; fast processors write null for a default.
 
     Raises:
-        UserError: A field that is not known, or of another type.
+        UserError: A field is unknown or has the wrong type.
     """
     config = {name: value for name, value in config.items() if value is not None}
     for name in sorted(config.keys() - types.keys() - idle):
@@ -275,7 +271,7 @@ def _checked(
 
 
 def _inside(config: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
-    """An object in a config; empty where it is absent or null."""
+    """A nested object in a config; empty if it is absent or null."""
     beside.check_types(path, config, {name: dict})
     return config.get(name) or {}
 

@@ -1,4 +1,4 @@
-"""The family that a foreign state dict is of, for the message about what does not load."""
+"""Recognizes the families of state dicts that cannot be loaded, for error messages."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _STYLEGAN = (
 )
 _IR_SE = r"(^|\.)body\.\d+\.res_layer\."
 
-# (a name that only this family has, what it is, what to do). The first that fits is taken.
+# (a name that only this family has, what it is, what to do). The first match counts.
 _SIGNS = (
     (_BLIP, "BLIP", _SWIN),
     (r"^visual\.blocks\.\d+\.attn\.", "EVA-CLIP", "take a CLIP with OpenAI's towers"),
@@ -68,7 +68,7 @@ _SIGNS = (
         r"\.attn\.w_msa\.",
         (
             "OpenMMLab's Swin (mmdet, mmseg, mmpretrain), "
-            "whose merging layers order channels in another way"
+            "whose merging layers order channels differently"
         ),
         _OFFICIAL,
     ),
@@ -96,7 +96,7 @@ _SIGNS = (
 
 _TOWERS = "take a CLIP with OpenAI's towers (ViT-* or RN* without a timm or Hugging Face part)"
 
-# The same for what is not a CLIP with OpenAI's towers; names as
+# The same for state dicts that are not a CLIP with OpenAI's towers; names as
 # `pretrained.clip.layouts.to_official_names` leaves them.
 _NOT_CLIP = (
     (
@@ -135,7 +135,7 @@ _NOT_CLIP = (
 
 
 def recognize(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None:
-    """Tells which family a state dict looks like that is not of an image Swin.
+    """Describes a state dict that does not belong to a Swin.
 
     Args:
         state_dict: {name: array}, names as in the file.
@@ -162,8 +162,8 @@ def recognize(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None
             "of three), or take a Swin for images"
         )
     return (
-        f"these weights are of {np.ndim(proj) - 2} spatial axes (patch_embed.proj), "
-        f"the model has {axes}"
+        f"these weights have {np.ndim(proj) - 2} spatial axes (patch_embed.proj), "
+        f"but the model has {axes}"
     )
 
 
@@ -176,21 +176,20 @@ def _sign(state_dict: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
 
 
 def foreign(state_dict: Mapping[str, np.ndarray]) -> str | None:
-    """Tells what a state dict that no family here recognizes looks like;
-    None for something unknown.
+    """Describes a state dict that no family here recognizes.
 
     Returns:
-        One line that names the family and what to do.
+        One line that names the family and what to do; None for something unknown.
     """
     if found := _sign(state_dict):
-        return f"these weights look like {found[0]}, which load() does not read: {found[1]}"
+        return f"these weights look like {found[0]}, which load() does not support: {found[1]}"
     return None
 
 
 def recognize_not_clip(
     state_dict: Mapping[str, np.ndarray], swin_tower: bool = False
 ) -> str | None:
-    """Tells which family a state dict looks like that is not of a CLIP with OpenAI's towers.
+    """Describes a state dict that does not belong to a CLIP with OpenAI's towers.
 
     Args:
         state_dict: {name: array}, as `pretrained.clip.layouts.to_official_names` gives it.
@@ -203,7 +202,7 @@ def recognize_not_clip(
         if swin_tower:
             return None
         return (
-            "these weights are of a CLIP whose image tower is a Swin: make that model, "
+            "these weights are for a CLIP whose image tower is a Swin: make that model, "
             "CLIP(visual=Swin(...), text=...), and load them with convert.clip.from_official"
         )
     for pattern, family, advice in _NOT_CLIP:

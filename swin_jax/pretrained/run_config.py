@@ -13,7 +13,7 @@ _TOWERS = {name_of(fn): fn for fn in (ModifiedResNet, Swin, TextTransformer, Vis
 
 
 def is_clip(config: dict) -> bool:
-    """True if a saved config, a flat dict of dotted keys, is of a model of images and texts."""
+    """True if a saved config, a flat dict of dotted keys, describes a CLIP."""
     return config.get("task.model.fn") in _MODELS
 
 
@@ -24,7 +24,7 @@ def clip_of(config: dict) -> CLIP:
         config: A config that `is_clip` accepts.
 
     Raises:
-        UserError: A tower that is not one of this package's.
+        UserError: A tower is not one of this package's.
     """
     return _build(config, "task.model.", _MODELS)
 
@@ -36,7 +36,7 @@ def _build(config: dict, prefix: str, known: dict) -> Any:
     fn = own.pop("fn", None)
     if fn not in known:
         raise UserError(
-            f"{prefix}fn is {fn}, which load() does not know; build the model yourself and take "
+            f"{prefix}fn is {fn}, which load() does not support; build the model yourself and take "
             "its parameters from swin_jax.train.checkpoint.load_variables(WORKDIR)"
         )
     fields = {key: tuples(value) for key, value in own.items() if "." not in key}

@@ -10,7 +10,7 @@ from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt
 from swin_jax.pretrained import beside
 from swin_jax.pretrained.preparation import RESIZED, TRANSFORMS, Preparation, parameters_of
 
-# Its cleaning of texts is OpenAI's, and no argument.
+# This transform always cleans texts as OpenAI does.
 _NOT_TOLD = "swin_jax.data.emoji.images.pair_train_transform"
 _TYPES = {"task.mean": tuple[FiniteFloat, ...], "task.std": tuple[PositiveFloat, ...]}
 _TYPES |= dict.fromkeys(("task.context_length", "data.transform.context_length"), PositiveInt)
@@ -33,7 +33,7 @@ def of_run(
             that the config lacks.
 
     Raises:
-        UserError: A config that does not say it; the error names the missing keys.
+        UserError: The config does not describe the preparation; the error names the missing keys.
     """
     given = given or {}
     told = {f"task.{name}": given[name] for name in ("mean", "std") if name in given}
@@ -62,7 +62,7 @@ def of_run(
             advice = f"give {_advice(missing)} to swin_jax.preprocess({str(source)!r})"
         else:
             reason, advice = (
-                f"predict.transform is {name}, which is not one of ours",
+                f"predict.transform is {name}, which is not one of this package's",
                 "call your own function instead",
             )
         raise UserError(
@@ -93,10 +93,10 @@ def of_run(
 
 
 def _cleaning(config: Mapping[str, Any], source: str | Path) -> tuple[str, tuple[str, ...]]:
-    """The cleaning of the texts that a run is trained on, and ('clean',) where that is assumed.
+    """The cleaning of a run's training texts, and ('clean',) if it is only assumed, else ().
 
     Raises:
-        UserError: Training data that are cleaned in several ways.
+        UserError: The run cleans its training texts in several ways.
     """
     told = {
         value for key, value in config.items() if key.startswith("data.") and key.endswith(".clean")
@@ -113,7 +113,7 @@ def _cleaning(config: Mapping[str, Any], source: str | Path) -> tuple[str, tuple
 
 
 def _advice(missing: Sequence[str]) -> str:
-    """The arguments of `preprocess` that stand for missing keys of a config."""
+    """The arguments of `preprocess` that replace missing keys of a config."""
     names = [key.removeprefix("task.") for key in missing if key.startswith("task.")]
     if "predict.transform" in missing:
         names.insert(0, f"transform={RESIZED!r} (or another of preparation.TRANSFORMS), size")

@@ -112,8 +112,6 @@ def read_npy(data: bytes, name: str, limits: Limits) -> np.ndarray:
         raise UserError(f"{name} has a negative size")
     start, count = file.tell(), math.prod(shape)
     if count * dtype.itemsize != len(data) - start:
-        raise UserError(
-            f"{name} has {len(data) - start} bytes instead of {count * dtype.itemsize}"
-        )
+        raise UserError(f"{name} has {len(data) - start} bytes instead of {count * dtype.itemsize}")
     flat = np.frombuffer(data, dtype, count, start) if count else np.zeros(0, dtype)
     return flat.reshape(shape, order="F" if fortran else "C")

@@ -77,9 +77,7 @@ def _unpickled(file: BinaryIO, limits: Limits, budget: Budget) -> tuple[Any, unp
         return unpickle.read_stream(file, limits, budget)
     archive = Archive(file, limits, budget)
     if not archive.find("data.pkl"):
-        raise UserError(
-            "an archive of named arrays, but one array or a list of them is expected"
-        )
+        raise UserError("an archive of named arrays, but one array or a list of them is expected")
     return unpickle.read_zip(archive, limits, budget)
 
 

@@ -1,8 +1,7 @@
-"""Reads files of weights into numpy arrays, whatever wrote them,
-without PyTorch and without running foreign code.
+"""Reads files of weights into NumPy arrays, without PyTorch and without running foreign code.
 
-.pth, .pt and .pkl (see unpickle.py; TorchScript archives too), .safetensors and .npz; told apart by
-their content, not by their name.
+The formats are .pth, .pt and .pkl (including TorchScript archives, see unpickle.py), .safetensors
+and .npz. The content of a file decides its format, not its name.
 """
 
 import dataclasses
@@ -24,7 +23,7 @@ from swin_jax.pretrained.files.opening import opened
 from swin_jax.pretrained.files.safetensors import is_safetensors, read_safetensors
 
 _KINDS = ".pth .pt .pkl .safetensors .npz"
-# Files that people take for weights, by how they begin.
+# Files that are often mistaken for weights, by their first bytes.
 _OTHERS = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it"),
     (b"GGUF", "a GGUF file"),
@@ -51,41 +50,41 @@ _SUFFIXES = {
 def read(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np.ndarray]:
     """Reads the weights of a .pth, .pt, .pkl, .safetensors or .npz file.
 
-    Of a checkpoint that holds more than weights, the entry `model`, `state_dict`, `module` or
-    `model_state` is taken and the rest (optimizer, configuration) is dropped. State dicts in a list
-    are called by their numbers. Prefixes that wrappers put before every name are taken off, and a
-    Swin is taken out of what lies around it (`pretrained.wrappers`). A warning says which of
-    several weights were taken, by the rule of `files.choose`, and what was left out.
+    If a checkpoint holds more than weights, the entry `model`, `state_dict`, `module` or
+    `model_state` is read and the rest (optimizer, configuration) is dropped. State dicts in a list
+    are named by their index. Prefixes that wrappers add to all names are removed, and so is
+    everything around a Swin (`pretrained.wrappers`). A warning says which of several weights were
+    chosen, by the rule of `files.choose`, and which were left out.
 
     Args:
         path: The file.
-        key: The weights to take instead: an entry such as 'model_ema', or a first part
-            of names such as 'teacher' or 'student.backbone'; also one inside the
-            other, 'state_dict.student'.
+        key: The weights to take instead: an entry such as 'model_ema', the first part of names
+            such as 'teacher' or 'student.backbone', or one inside the other, such as
+            'state_dict.student'.
         limits: Limits on the file.
 
     Returns:
-        {name: array}; layouts are the file's, arrays are read-only and may share memory, dtypes are
-        kept (bfloat16 is `ml_dtypes.bfloat16`, which numpy converts with `astype`).
+        {name: array} in the layouts and dtypes of the file (bfloat16 is `ml_dtypes.bfloat16`, which
+        NumPy converts with `astype`). The arrays are read-only and may share memory.
 
     Raises:
-        UserError: No such file, a truncated or foreign one, one without arrays, a pickle that wants
-            to run code, a file that asks for more than the limits; no weights under `key`, or
-            several of which none goes first.
+        UserError: The file is missing, cut off, of another format or without arrays; a pickle tries
+            to run code; a limit is exceeded; there are no weights under `key`, or several among
+            which the rule does not decide.
     """
     return unwrapped(read_whole(path, key, limits), path)
 
 
 def unwrapped(arrays: dict[str, np.ndarray], path) -> dict[str, np.ndarray]:
-    """The weights of a model without what training put around them, `pretrained.wrappers.unwrap`,
-    with its warnings.
+    """Removes everything that training put around a model's weights, and warns about it; see
+    `pretrained.wrappers.unwrap`.
 
     Args:
         arrays: {name: array} of a file, or of several that belong together.
         path: The file, for messages.
 
     Raises:
-        UserError: Several models, of which none goes first.
+        UserError: There are several models, and the rule does not decide.
     """
     try:
         found, said = wrappers.unwrap(arrays)
@@ -97,8 +96,8 @@ def unwrapped(arrays: dict[str, np.ndarray], path) -> dict[str, np.ndarray]:
 
 
 def read_whole(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np.ndarray]:
-    """Reads as `read` does, with the names of the file,
-    wrappers' prefixes included; a file that is one of several too.
+    """Reads a file like `read`, but keeps all of its names, with the prefixes of wrappers; the file
+    may be one part of several.
     """
     path = Path(path)
     if key is not None and not (isinstance(key, str) and key.strip(".")):
@@ -123,8 +122,8 @@ def is_torchscript(path) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """Arrays, what the file holds at its top for an error message,
-    and what a user should know of the choice.
+    """The arrays of a file, an outline of its top level for error messages, and lines that report
+    which weights were chosen.
     """
 
     arrays: dict[str, Any]
@@ -142,7 +141,7 @@ def _read_open(file: BinaryIO, suffix: str, key: str | None, limits: Limits) -> 
         if archive.find("data.pkl"):
             return _choose(*unpickle.read_zip(archive, limits, budget), key, limits, budget)
         return _part(read_npz(archive, limits), key)
-    # The eighth byte is 0 in the length that such a file begins with, cut off or not.
+    # The file begins with a length whose eighth byte is 0, even if the file is cut off.
     if is_safetensors(head, size) or (suffix == ".safetensors" and head[7:8] in (b"", b"\0")):
         return _part(read_safetensors(file, size, limits), key)
     for start, text in _OTHERS:
@@ -150,7 +149,7 @@ def _read_open(file: BinaryIO, suffix: str, key: str | None, limits: Limits) -> 
             raise UserError(f"not a file of weights ({_KINDS}) but {text}")
     if suffix in _SUFFIXES:
         raise UserError(
-            f"files of {_SUFFIXES[suffix]} are not read; "
+            f"files of {_SUFFIXES[suffix]} are not supported; "
             "save a state dict of PyTorch, .safetensors or .npz"
         )
     if suffix == ".safetensors":
@@ -192,10 +191,10 @@ def _choose(
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], limits: Limits) -> None:
-    """Raises UserError for what no model has.
+    """Raises UserError for arrays that no model has.
 
-    Names that are too long, not printable or with numbers that nothing counts to; long axes of
-    arrays without numbers; whole numbers where weights are due, whose scales lie elsewhere.
+    These are names that are too long, not printable or contain huge numbers; arrays without
+    numbers but with a long axis; and integers in place of weights, which are quantized.
     """
     for name, array in arrays.items():
         if name.endswith("weight") and array.ndim > 1 and array.dtype.kind in "iu":

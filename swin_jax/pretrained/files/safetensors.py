@@ -1,7 +1,7 @@
-"""The format of .safetensors files, as strict as the library of that name, whose rules these are.
+"""Reads and writes .safetensors files, by the same strict rules as the library `safetensors`.
 
-A file is 8 bytes of length, a header of JSON and the numbers;
-every byte of the numbers belongs to one tensor.
+A file is the length of its header in 8 bytes, the header in JSON, and the numbers, in which every
+byte belongs to exactly one tensor.
 """
 
 import json
@@ -38,12 +38,12 @@ _DTYPES = {
 
 
 def is_safetensors(head: bytes, size: int) -> bool:
-    """True if a file of `size` bytes that begins with these nine is of this format."""
+    """True if a file of `size` bytes that begins with `head` is a .safetensors file."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
 
 
 def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.ndarray]:
-    """The arrays of a file, by their names, read-only.
+    """Reads the arrays of a .safetensors file: {name: read-only array}.
 
     Args:
         file: The open file, at its beginning.
@@ -51,15 +51,14 @@ def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.
         limits: Bounds on the header.
 
     Raises:
-        UserError: A header that is torn, of another form or too large; tensors that overlap, leave
-            holes, reach past the end or have other sizes than their places; names that come twice;
-            dtypes that numpy does not have.
+        UserError: The header is cut off, invalid or too large; tensors overlap, leave holes, reach
+            past the end or do not fill their places; a name occurs twice; or NumPy lacks a dtype.
     """
     length = int.from_bytes(file.read(8), "little")
     limits.check("header", length, f"a header of {length} bytes")
     if length > size - 8:
         raise UserError(
-            f"the header should have {length} bytes, the file has {size}: its end is missing"
+            f"the header should have {length} bytes, but the file has {size}: its end is missing"
         )
     entries = _header(file.read(length))
     limits.check("names", len(entries), "a file of more arrays")
@@ -76,7 +75,7 @@ def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.
     if end > len(data):
         raise UserError(
             f"its arrays reach outside the file: they take {end} bytes, "
-            f"and {len(data)} follow the header"
+            f"but only {len(data)} follow the header"
         )
     if end < len(data):
         raise UserError(f"{len(data) - end} bytes at its end belong to no array")
@@ -84,7 +83,7 @@ def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.
 
 
 def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes {name: float32 array} as a .safetensors file, in a bucket too, whole or not at all."""
+    """Writes {name: float32 array} as a .safetensors file, local or in a bucket, atomically."""
     header, end = {}, 0
     for name, array in arrays.items():
         header[name] = {
@@ -102,11 +101,11 @@ def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray])
 
 
 def _header(text: bytes) -> dict[str, Any]:
-    """The entries of a header without its metadata."""
+    """The entries of a header, without its metadata."""
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:
-        reason = "its names come twice" if isinstance(error, UserError) else "it is not JSON"
+        reason = "a name occurs twice" if isinstance(error, UserError) else "it is not JSON"
         raise UserError(f"the header of the .safetensors file is damaged: {reason}") from error
     if not isinstance(header, dict):
         raise UserError(f"the header of the .safetensors file is a {type(header).__name__}")
@@ -121,12 +120,12 @@ def _header(text: bytes) -> dict[str, Any]:
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise UserError("a name comes twice")
+        raise UserError("a name occurs twice")
     return found
 
 
 def _place(name: str, entry: Any, limits: Limits) -> tuple[np.dtype, list[int], int, int]:
-    """(dtype, shape, first byte, the byte after the last) of an entry."""
+    """(dtype, shape, first byte, byte after the last) of an entry."""
     shown = name[:200]
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise UserError(f"{shown} has no dtype, shape and data_offsets")
@@ -140,7 +139,7 @@ def _place(name: str, entry: Any, limits: Limits) -> tuple[np.dtype, list[int], 
     wanted = math.prod(shape) * _DTYPES[kind].itemsize
     if end - begin != wanted:
         raise UserError(
-            f"{shown} is {kind} {shape} and needs {wanted} bytes, its place has {end - begin}"[:400]
+            f"{shown} is {kind} {shape}, {wanted} bytes, but its place has {end - begin}"[:400]
         )
     return _DTYPES[kind], shape, begin, end
 

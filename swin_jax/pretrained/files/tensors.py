@@ -1,5 +1,5 @@
-"""The values of a pickle that hold numbers: storages and tensors of PyTorch,
-arrays and dtypes of NumPy.
+"""Stand-ins for the values of a pickle that hold numbers: storages and tensors of PyTorch, arrays
+and dtypes of NumPy.
 """
 
 import math
@@ -29,7 +29,7 @@ DTYPES = {
 
 
 class Storage:
-    """The numbers behind one or more tensors; read when a tensor that is wanted needs them."""
+    """The numbers of one or more tensors; they are read only when a tensor is needed."""
 
     def __init__(self, key: str, dtype: str, size: int):
         self.key, self.dtype, self.size, self.data = key, dtype, size, None
@@ -65,8 +65,8 @@ class Tensor:
     def array(self, budget: Budget, limits: Limits) -> np.ndarray:
         """The tensor as a read-only array; its storage must have been read.
 
-        Strides may be 0 and storages may be shared, so that it can be larger than what the file
-        holds: the bytes that a copy of it takes are counted.
+        Strides may be 0 and storages may be shared, so the tensor can be larger than the file; the
+        bytes that a copy of it takes are counted.
         """
         limits.check("axes", len(self.size), "a tensor of more axes")
         flat = self.storage.array(self.dtype)
@@ -82,8 +82,8 @@ class Tensor:
 
 
 class NumpyArray:
-    """A stand-in for a pickled numpy array or dtype:
-    numpy's own reconstruction trusts its input too much.
+    """A stand-in for a pickled NumPy array or dtype, because NumPy's own reconstruction trusts its
+    input too much.
     """
 
     def __init__(self, *arguments):
@@ -97,7 +97,7 @@ class NumpyArray:
 
     @staticmethod
     def of(value: np.ndarray | np.generic) -> "NumpyArray":
-        """The stand-in for an array that is there."""
+        """Makes the stand-in for an existing array."""
         found = NumpyArray()
         found.value = np.asarray(value)
         return found
@@ -111,7 +111,7 @@ class NumpyArray:
 
 
 def _fill(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    """The array of these bytes."""
+    """Makes an array from bytes."""
     if not isinstance(dtype, NumpyArray) or not isinstance(dtype.value, np.dtype):
         raise ValueError("a numpy array of no dtype")
     if not isinstance(shape, tuple) or len(shape) > 64 or not _are_sizes(shape):
@@ -123,10 +123,10 @@ def _fill(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
 
 
 def scalar(dtype: Any, data: Any) -> np.generic:
-    """numpy.core.multiarray.scalar: one number from its bytes."""
+    """Makes one number from its bytes; replaces numpy.core.multiarray.scalar."""
     return _fill(data, dtype, (1,), "C")[0]
 
 
 def from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> NumpyArray:
-    """numpy.core.numeric._frombuffer: an array in pickle protocol 5."""
+    """Makes an array of pickle protocol 5; replaces numpy.core.numeric._frombuffer."""
     return NumpyArray.of(_fill(data, dtype, shape, "F" if order == "F" else "C"))

@@ -1,7 +1,7 @@
-"""PyTorch's zip format, written without PyTorch: dicts of float32 tensors, and no code.
+"""Writes PyTorch's zip format without PyTorch: dicts of float32 tensors, and no code.
 
-Its pickle names three things, an OrderedDict, FloatStorage and the function that makes a tensor, so
-that `torch.load(path, weights_only=True)` takes it.
+Its pickle names only an OrderedDict, FloatStorage and the function that makes a tensor, so that
+`torch.load(path, weights_only=True)` accepts it.
 """
 
 import os
@@ -19,10 +19,10 @@ _ALIGNMENT = 64  # bytes, of the storages, as torch writes them for memory maps
 
 
 def write(path: str | os.PathLike, value: Mapping) -> None:
-    """Writes a dict of float32 arrays, and of such dicts, as `torch.save` does.
+    """Writes a dict of float32 arrays, or of such dicts, as `torch.save` does.
 
     Args:
-        path: The file, in a bucket too; it is there whole or not at all.
+        path: The file, local or in a bucket; it is written atomically.
         value: {name: array or dict}.
 
     Raises:
@@ -39,7 +39,7 @@ def write(path: str | os.PathLike, value: Mapping) -> None:
 
 
 def _dict(value: Mapping, arrays: list[np.ndarray]) -> bytes:
-    """The instructions that make a dict; its arrays are added to a list."""
+    """The pickle instructions that make a dict; adds its arrays to `arrays`."""
     parts = [b"}("]
     for name, leaf in value.items():
         if not isinstance(name, str):
@@ -88,9 +88,9 @@ def _numbers(values) -> bytes:
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """A member whose bytes begin at a multiple of the alignment."""
+    """Adds a member whose bytes begin at a multiple of the alignment."""
     member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    start = archive.fp.tell() + 30 + len(name) + 4  # its header and that of the padding
+    start = archive.fp.tell() + 30 + len(name) + 4  # after its header and the padding's
     padding = -start % _ALIGNMENT
     member.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
     archive.writestr(member, data)

@@ -1,12 +1,12 @@
-"""PyTorch's files without PyTorch: what their pickles may name, and the storages behind them.
+"""Reads PyTorch's files without PyTorch: the names that their pickles may use, and the storages.
 
-The formats are those of `torch.save`: a zip archive (data.pkl and data/<key>), the older stream of
-pickles, and plain pickles of numpy arrays; and those of `torch.jit.save`, whose data.pkl holds a
-tree of modules in place of a dict and whose code is left alone. NVIDIA's pickles of generators are
-read too: of PyTorch, whose persistent objects carry their source, and tensors as files of torch
-inside the pickle; and of TensorFlow. A pickle may name any function to be called; here a name is
-looked up in the tables below, nothing is ever imported, and no source is compiled. Reference:
-`torch.load`, whose files stand in tests/golden/weights.
+The formats are those of `torch.save` (a zip archive with data.pkl and data/<key>, the older stream
+of pickles, and plain pickles of NumPy arrays) and of `torch.jit.save`, whose data.pkl holds a tree
+of modules instead of a dict and whose code is ignored. NVIDIA's pickles of generators are read too:
+those of PyTorch, whose persistent objects contain source code and whose tensors are files of torch
+inside the pickle, and those of TensorFlow. A pickle may ask for any function to be called; here
+every name is looked up in the tables below, nothing is imported, and no source is compiled.
+Reference: `torch.load`, with files in tests/golden/weights.
 """
 
 import functools
@@ -53,7 +53,7 @@ _STORAGES = {
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }
-# Settings that training scripts leave beside the weights. They become stand-ins that hold nothing.
+# Settings that training scripts save beside the weights; they become empty stand-ins.
 _SETTINGS = {
     ("yacs.config", "CfgNode"),
     ("argparse", "Namespace"),
@@ -93,7 +93,7 @@ _SETTINGS = {
 
 
 def _from_type(function, kind, arguments, state):
-    """torch._tensor._rebuild_from_type_v2: a tensor with Python attributes, which are left out."""
+    """Makes a tensor, without Python attributes; replaces torch._tensor._rebuild_from_type_v2."""
     return function(*arguments)
 
 
@@ -115,7 +115,7 @@ _FUNCTIONS = {
     ("numpy.core.multiarray", "scalar"): scalar,
     ("numpy.core.numeric", "_frombuffer"): from_buffer,
 }
-# What TorchScript wraps lists and containers in.
+# Functions that TorchScript wraps lists and containers in.
 _SCRIPT_FUNCTIONS = {
     ("torch.jit._pickle", name): lambda value, *_: value
     for name in (
@@ -129,7 +129,7 @@ _SCRIPT_FUNCTIONS = {
 _PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 _NETWORK = ("dnnlib.tflib.network", "Network")
 _INNER = ("torch.storage", "_load_from_bytes")  # a storage as a file of torch inside a plain pickle
-# Classes that are only named, as arguments of the functions above.
+# Classes that are only passed as arguments of the functions above.
 _MARKERS = {
     ("numpy", "ndarray"),
     ("torch", "Tensor"),
@@ -140,9 +140,7 @@ _MARKERS = {
 
 @functools.cache
 def stand_in(module: str, name: str) -> type:
-    """A class that takes whatever a pickle does to `module.name`,
-    keeps nothing and does nothing.
-    """
+    """Makes a class that accepts anything a pickle does to `module.name` and keeps nothing."""
 
     class Settings(dict):
         def __new__(cls, *arguments, **keywords):
@@ -162,12 +160,12 @@ def stand_in(module: str, name: str) -> type:
 
 
 class _Names:
-    """The names that the pickles of one file may use, and the storages that they have named.
+    """The names that the pickles of one file may use, and the storages that they have used.
 
     Args:
-        script: True for a TorchScript archive, whose own classes then become `ScriptModule`.
-        counter: The limits of a plain pickle, which may hold NVIDIA's networks and files of torch;
-            None for any other, those files too.
+        script: True for a TorchScript archive, whose own classes become `ScriptModule`.
+        counter: The limits of a plain pickle, which may contain NVIDIA's networks and files of
+            torch; None for any other pickle, including those inside such files.
     """
 
     def __init__(self, script: bool = False, counter: Counter | None = None):
@@ -196,8 +194,8 @@ class _Names:
         if module == "torch" and name in DTYPES:
             return name
         raise UserError(
-            f"refused: the file wants {f'{module}.{name}'[:200]}, which is not needed to hold "
-            "weights and was not run; save a state dict instead, "
+            f"refused: the file wants {f'{module}.{name}'[:200]}, which weights do not need "
+            "and which was not run; save a state dict instead, "
             "torch.save(model.state_dict(), path)"
         )
 
@@ -220,7 +218,7 @@ class _Names:
         if not isinstance(key, (str, int)) or type(size) is not int or size < 0:
             raise ValueError("a storage without a name or a size")
         if len(pid) > 5 and pid[5] is not None:
-            raise ValueError("a storage that is a view of another, as torch before 0.4 wrote them")
+            raise ValueError("a storage that is a view of another, as written by torch before 0.4")
         return self.storages.setdefault(str(key), Storage(str(key), dtype, size))
 
 
@@ -234,7 +232,7 @@ Read = Callable[[Storage], bytes]
 
 
 def is_array(leaf: Any) -> bool:
-    """True for a value of a pickle that stands for an array."""
+    """True if a value of a pickle stands for an array."""
     if isinstance(leaf, NumpyArray):
         return isinstance(leaf.value, np.ndarray)
     return isinstance(leaf, Tensor)
@@ -243,7 +241,7 @@ def is_array(leaf: Any) -> bool:
 def array_of(
     leaf: NumpyArray | Tensor, read_storage: Read | None, limits: Limits, budget: Budget
 ) -> np.ndarray:
-    """The read-only array of what `is_array`; reads the storage that it needs."""
+    """The read-only array that a leaf stands for; reads its storage if needed."""
     if isinstance(leaf, NumpyArray):
         return leaf.value
     if leaf.storage.data is None:
@@ -267,8 +265,8 @@ def _read_zip(archive: Archive, counter: Counter) -> tuple[Any, Read]:
 
 
 def read_stream(file: BinaryIO, limits: Limits, budget: Budget) -> tuple[Any, Read | None]:
-    """The object in a plain pickle or in torch's older format,
-    and a function that reads a storage's bytes.
+    """The object in a plain pickle or in a file of torch's older format, and a function that reads
+    a storage's bytes; None for that of a plain pickle.
     """
     counter = Counter(limits, budget)
     names = _Names(counter=counter)
@@ -279,7 +277,9 @@ def read_stream(file: BinaryIO, limits: Limits, budget: Budget) -> tuple[Any, Re
 
 
 def _read_inner(data: Any, counter: Counter) -> Storage:
-    """torch.storage._load_from_bytes: the storage in a file of torch that is a text of a pickle."""
+    """The storage in a file of torch that a pickle holds as bytes; replaces
+    torch.storage._load_from_bytes.
+    """
     if not isinstance(data, bytes):
         raise ValueError("a file of torch inside a pickle that is not bytes")
     file = io.BytesIO(data)
@@ -300,7 +300,7 @@ def _is_legacy(value: Any) -> bool:
 
 
 def _read_legacy(file: BinaryIO, counter: Counter) -> tuple[Any, Read]:
-    """The same for torch's older format, after its magic number."""
+    """The same as `read_stream` for torch's older format, after its magic number."""
     names = _Names()
     _load(file, names, counter)  # protocol version
     system = _load(file, names, counter)

@@ -1,8 +1,8 @@
-"""The Inception-v3 of FID: the state dict of mseitzer/pytorch-fid <-> our variables.
+"""Converts FID's Inception-v3 between the state dict of mseitzer/pytorch-fid and our variables.
 
-The file is `pt_inception-2015-12-05-6726825d.pth` of its releases, TensorFlow's graph of 2015 in
-torchvision's names. Convolutions go from (out, in, h, w) to (h, w, in, out); norms have a `scale`,
-running statistics are in 'batch_stats'.
+The file is `pt_inception-2015-12-05-6726825d.pth` of its releases: TensorFlow's graph of 2015 under
+torchvision's names. Convolutions are transposed from (out, in, h, w) to (h, w, in, out); norms have
+a `scale`, and running statistics are in 'batch_stats'.
 """
 
 import os
@@ -16,7 +16,7 @@ from swin_jax.pretrained import compare, networks
 
 LICENSE = (
     "the Inception-v3 of FID is Google's of 2015, "
-    "published under the Apache License 2.0; it saw ImageNet"
+    "published under the Apache License 2.0 and trained on ImageNet"
 )
 FILE = "pt_inception-2015-12-05-6726825d.pth of github.com/mseitzer/pytorch-fid/releases"
 _LEAVES = {
@@ -30,8 +30,8 @@ _CLASSIFIER = ("fc.weight", "fc.bias", "AuxLogits.")
 
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
-    """{official name: official shape} of a `models.inception.Inception`,
-    running statistics among them.
+    """{official name: official shape} of a `models.inception.Inception`, including running
+    statistics.
     """
     shapes = {}
     for name, before, after, kernel in model.convolutions():
@@ -42,7 +42,7 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
 
 
 def path_of(name: str) -> tuple[str, str]:
-    """The collection and the path of an official name."""
+    """The collection and the path that an official name gets."""
     module, layer, leaf = name.rsplit(".", 2)
     collection, path = _LEAVES[f"{layer}.{leaf}"]
     return collection, f"{module.replace('.', '/')}/{path}"
@@ -59,13 +59,13 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
         {'params': ..., 'batch_stats': ...}, nested dicts of float32 numpy arrays.
 
     Raises:
-        UserError: Names every missing, unexpected and mis-shaped key, in one line.
+        UserError: Keys are missing, unexpected or of the wrong shape; one line names them all.
     """
     shapes = official_shapes(model)
     own = compare.drop_buffers(compare.strip_wrappers(state_dict))
     own = {name: array for name, array in own.items() if not name.startswith(_CLASSIFIER)}
     if report := compare.compare(own, shapes):
-        raise UserError(f"these weights are not of FID's Inception-v3, {FILE}: {report.line()}")
+        raise UserError(f"these weights are not FID's Inception-v3, {FILE}: {report.line()}")
     variables: dict = {"params": {}, "batch_stats": {}}
     for name in shapes:
         collection, path = path_of(name)
@@ -98,7 +98,7 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
         key: The weights to take from a file that holds several.
 
     Raises:
-        UserError: An unreadable file, weights that do not fit.
+        UserError: The file cannot be read, or its weights do not fit the model.
     """
     return networks.read(source, key, lambda arrays: from_official(arrays, model), LICENSE)
 

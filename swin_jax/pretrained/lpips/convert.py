@@ -1,9 +1,9 @@
-"""LPIPS on VGG16: official state dicts -> our parameters.
+"""Converts official state dicts of LPIPS on VGG16 to our parameters.
 
-The convolutions are torchvision's (`vgg16-397923af.pth`, names `features.0.weight`), the heads
-those of version 0.1 of richzhang/PerceptualSimilarity (`lpips/weights/v0.1/vgg.pth`, names
-`lin0.model.1.weight`). A state dict of the whole `lpips.LPIPS(net="vgg")` holds both. Only the
-fields of a model are looked at, so that no model is imported here.
+The convolutions are torchvision's (`vgg16-397923af.pth`, names `features.0.weight`), and the heads
+are those of version 0.1 of richzhang/PerceptualSimilarity (`lpips/weights/v0.1/vgg.pth`, names
+`lin0.model.1.weight`). A state dict of the whole `lpips.LPIPS(net="vgg")` holds both. The functions
+read only the fields of a model, so this module imports no model.
 """
 
 import functools
@@ -24,8 +24,8 @@ _CONVOLUTION = re.compile(r"(?:net\.slice\d+|features)\.(\d+\.(?:weight|bias))")
 
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
-    """{official name: official shape} of a `models.lpips.LPIPS`,
-    the convolutions by torchvision's names.
+    """{official name: official shape} of a `models.lpips.LPIPS`; convolutions have torchvision's
+    names.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for number, before, after in model.convolutions():
@@ -42,15 +42,14 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a state dict to the variables of an LPIPS.
 
     Args:
-        state_dict: {name: array} with convolutions and heads;
-            what else classifiers and buffers are is left out.
+        state_dict: {name: array} with convolutions and heads; classifiers and buffers are ignored.
         model: A `models.lpips.LPIPS`.
 
     Returns:
         {'params': ...}, nested dicts of float32 numpy arrays.
 
     Raises:
-        UserError: Names every missing and mis-shaped key, in one line.
+        UserError: Keys are missing or of the wrong shape; one line names them all.
     """
     own = {}
     for name, array in compare.strip_wrappers(state_dict).items():
@@ -86,10 +85,10 @@ def load_pretrained(
         source: The file of torchvision's VGG16, or one that holds the heads as well.
         model: A `models.lpips.LPIPS`.
         key: The weights to take from a file that holds several.
-        heads: The file of the heads; '' for those beside the convolutions.
+        heads: The file of the heads; '' if `source` holds them too.
 
     Raises:
-        UserError: Weights that do not fit, or no heads.
+        UserError: The weights do not fit, or there are no heads.
     """
     if isinstance(source, Mapping):
         return {"params": source["params"]}
@@ -105,7 +104,7 @@ def pretrained(heads: str = "") -> Callable:
     """`load_pretrained` as a function of (source, model), for an experiment file.
 
     Raises:
-        UserError: `heads` is given and no file.
+        UserError: `heads` is given but is not a file.
     """
     if heads and not Path(heads).expanduser().is_file():
         raise UserError(f"heads={heads}: there is no such file; it is {_HEADS}")

@@ -18,11 +18,11 @@ def prepare(
     weights: Weights | None = None,
     is_sized: bool = False,
 ) -> Preparation | None:
-    """The preparation of a model that was loaded by a name or a file;
-    a config beside the file goes first.
+    """The preparation of a model that was loaded by a name or a file; a config beside the file
+    takes precedence.
 
     Args:
-        family: The model's.
+        family: The model's family.
         model: The model.
         word: The name that it was loaded by, or None.
         weights: The weights that it was loaded from, or None.
@@ -32,11 +32,11 @@ def prepare(
         None if the model has none.
 
     Raises:
-        UserError: A config that cannot be obeyed, or that is of pictures of another size.
+        UserError: A config has fields that are not supported, or is for pictures of another size.
     """
     try:
         found = family.preprocess(model, word)
-    except UserError:  # `preprocess` tells it whoever asks
+    except UserError:  # `preprocess` raises it when asked
         return None
     told = None
     if weights is not None and weights.path is not None and not weights.published:
@@ -54,6 +54,6 @@ def prepare(
     if not is_sized:
         raise UserError(
             f"the config beside {weights.path} is for pictures of {simplest(found.image_size)} "
-            f"pixels, the model for {simplest(size)}: give image_size="
+            f"pixels, but the model is for {simplest(size)}: give image_size="
         )
     return found.replace(image_size=size)

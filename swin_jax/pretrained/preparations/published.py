@@ -1,4 +1,4 @@
-"""The preparations of published models, as their authors feed them."""
+"""The preparations that the authors of published models use."""
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
@@ -9,8 +9,8 @@ from swin_jax.pretrained.preparation import CLIP, CLIPS, FACE, FIT, RESIZED, WHO
 def _check_channels(channels: int) -> None:
     if channels != 3:
         raise UserError(
-            f"a model of {channels} channels has no preparation: mean and std are missing, "
-            f"and how pictures become {channels} channels; give your own function"
+            f"a model of {channels} channels has no preparation: it is unknown how pictures get "
+            f"{channels} channels, and with which mean and std; give your own function"
         )
 
 
@@ -21,10 +21,10 @@ def of_pictures(image_size: Size, channels: int, assumed: bool) -> Preparation:
         image_size: (H, W) of the model's pictures in pixels, or one int for both;
             384 takes the whole picture.
         channels: Number of channels that the model takes.
-        assumed: True if that is a guess, for weights that come alone.
+        assumed: True if the preparation is only assumed, for weights without a name.
 
     Raises:
-        UserError: Channels that no published model has: mean and standard deviation are missing.
+        UserError: No published model has so many channels, so mean and std are unknown.
     """
     _check_channels(channels)
     arguments = dict(size=image_size, crop=image_size != WHOLE, interpolation="bicubic")
@@ -33,15 +33,15 @@ def of_pictures(image_size: Size, channels: int, assumed: bool) -> Preparation:
 
 
 def of_scenes(short_side: int, channels: int, assumed: bool) -> Preparation:
-    """The preparation of the official segmenters: the whole picture, resized into four times as
-    many pixels as `short_side` by `short_side`, whose aspect it keeps.
+    """The preparation of the official segmenters: the whole picture, resized to fit into
+    `short_side` by 4 * `short_side` pixels, with its aspect kept.
 
     Args:
         short_side: Height of a picture that is at most four times as wide.
         channels, assumed: The same as in `of_pictures`.
 
     Raises:
-        UserError: Channels that no published model has.
+        UserError: No published model has so many channels.
     """
     _check_channels(channels)
     names = ("scale", "mean", "std") if assumed else ()
@@ -50,8 +50,11 @@ def of_scenes(short_side: int, channels: int, assumed: bool) -> Preparation:
 
 
 def of_pairs(image_size: Size, context_length: int, assumed: bool) -> Preparation:
-    """The preparation of OpenAI's CLIPs; arguments as for `of_pictures`,
-    and the number of tokens of a text.
+    """The preparation of OpenAI's CLIPs.
+
+    Args:
+        image_size, assumed: The same as in `of_pictures`.
+        context_length: Number of tokens of a text.
     """
     arguments = dict(size=image_size, mode="shortest", interpolation="bicubic", fill=0)
     names = ("mode", "interpolation", "mean", "std", "clean") if assumed else ()
@@ -71,9 +74,9 @@ def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) ->
 
     Args:
         image_size: (T, H, W) of a clip.
-        uniform: True takes frames of the whole video, for Something-Something;
-            else every second frame.
-        assumed: True if that is a guess.
+        uniform: True spreads the frames over the whole video, for Something-Something; False takes
+            every second frame.
+        assumed: True if the preparation is only assumed.
     """
     frames, *sides = image_size
     sampling = "uniform" if uniform else "dense"
