@@ -153,7 +153,7 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
 
 
 def _of_processor(path: Path) -> dict[str, Any] | None:
-    """The settings of transformers' image processor, which newer versions store inside a processor."""
+    """The settings of transformers' image processor, kept inside a processor by newer versions."""
     own, whole = path.with_name("preprocessor_config.json"), path.with_name("processor_config.json")
     model = (beside.read_json(path.with_name("config.json")) or {}).get("model_type")
     if config := beside.read_json(own):

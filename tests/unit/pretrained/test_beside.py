@@ -255,7 +255,7 @@ REFUSED = {
     "crop_size=16 of size=.'height'": ("preprocessor_config.json", CLIP | dict(size=OBLONG, crop_size=16)),
     "short_side=20 is less than size=224": ("preprocessor_config.json", bare(CLIP, "crop_size")),
     "do_center_crop=False makes": ("preprocessor_config.json", CLIP | dict(size=20, do_center_crop=False)),
-    "rescale_factor='x': it must be a number": ("preprocessor_config.json", VIT | dict(rescale_factor="x")),
+    "rescale_factor='x' must be a number": ("preprocessor_config.json", VIT | dict(rescale_factor="x")),
     "size={'longest_edge': 16}": ("preprocessor_config.json", VIT | dict(size={"longest_edge": 16})),
     "size={'shortest_edge': 16, 'longest_edge': 20}": (
         "preprocessor_config.json",
@@ -284,8 +284,8 @@ REFUSED = {
     "input_size=.16, 16. ": ("config.json", timm(input_size=[16, 16])),
     "input_size=224 is not": ("config.json", timm(input_size=224)),
     "input_size=16.5 is neither": ("config.json", timm(input_size=[3, 16, 16.5])),
-    "crop_pct=-0.9: it must be a number": ("config.json", timm(crop_pct=-0.9)),
-    "crop_pct='0.9': it must be a number": ("config.json", timm(crop_pct="0.9")),
+    "crop_pct=-0.9 must be a number": ("config.json", timm(crop_pct=-0.9)),
+    "crop_pct='0.9' must be a number": ("config.json", timm(crop_pct="0.9")),
     "short_side=12 is less than size=16 ": ("config.json", timm(crop_pct=1.3)),
     "crop_mode='border'": ("config.json", timm(crop_mode="border")),
     "crop_pct=0.8 with crop_mode='squash'": ("config.json", timm(crop_mode="squash")),
@@ -308,7 +308,7 @@ def test_a_field_that_cannot_be_obeyed_is_refused_by_its_name(message, tmp_path)
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("text, message", [("{", "cannot be read"), ("[1]", "holds a list, not a config")])
+@pytest.mark.parametrize("text, message", [("{", "cannot be read"), ("[1]", "holds a list, not a JSON object")])
 def test_a_broken_config_is_named(name, text, message, tmp_path):
     in_folder(tmp_path, name, FILES[name])
     (tmp_path / name).write_text(text)
@@ -392,7 +392,7 @@ def test_a_config_for_another_size_is_refused_unless_the_size_is_given(tmp_path)
         lambda **size: preprocess(tmp_path, **size),
     ):
         with pytest.raises(
-            UserError, match=f"beside {file} is for pictures of 32 pixels, the model for 16: give"
+            UserError, match=f"beside {file} is for pictures of 32 pixels, but the model is for 16: give"
         ) as error:
             call()
         assert "\n" not in str(error.value)

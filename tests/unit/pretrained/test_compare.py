@@ -53,7 +53,7 @@ def test_a_prefix_is_taken_off_only_where_all_names_have_it():
 @pytest.mark.parametrize("shape", [(8, 4, 4, 3), (8, 4, 4, 1), (8, 2, 4, 4, 3), (8, 14, 14, 3)])
 def test_channels_that_come_last_are_refused(shape):
     """Files of MLX have the names of PyTorch: (8, 4, 4, 3) was read as 4 channels in patches of 4 x 3."""
-    with pytest.raises(UserError, match=r"of shape \(8, .*\): its channels come last, as in files of MLX"):
+    with pytest.raises(UserError, match=r"has the shape \(8, .*\): its channels come last, as in files of MLX"):
         compare.check_channels_first("conv1.weight", np.zeros(shape))
     readers = {
         4: (swin_infer.infer, "patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight"),

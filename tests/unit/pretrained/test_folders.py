@@ -33,7 +33,7 @@ def test_a_cache_of_the_hub_is_its_one_version(tmp_path):
     assert model.text.num_heads == HUGGING["config"]["text_config"]["num_attention_heads"]
     assert (features(found) == features(load(weights=path / "snapshots" / "0123"))).all()
     several = cached(tmp_path / "models--a--c", "0123", "4567")
-    with pytest.raises(UserError, match="is a cache of the hub; give the folder of one version: .*snapshots/0123, "):
+    with pytest.raises(UserError, match="is a cache folder of the hub; give the folder of one version: .*snapshots/0123, "):
         load(weights=several)
 
 
@@ -55,7 +55,7 @@ def test_an_adapter_is_not_left_out_without_a_word(tmp_path):
     [
         (
             ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
-            "part of several, whose index .*json",
+            "one of several parts, whose index .*json",
         ),
         (["model.fp16.safetensors"], "give one of its files, model.fp16.safetensors"),
         (["epoch_3.pt", "epoch_4.pt"], "give one of its files, epoch_3.pt, epoch_4.pt"),

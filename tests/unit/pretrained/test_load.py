@@ -381,7 +381,7 @@ def test_a_workdir_does_not_prepare_for_other_channels(old, new, tmp_path, monke
     monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, None, {}))
     with pytest.warns(UserWarning, match=f"is of {old} channels, the model of {new}"):
         model, _ = load(weights=tmp_path, in_channels=new)
-    with pytest.raises(UserError, match=f"prepares pictures of {old} channels, this model takes {new}"):
+    with pytest.raises(UserError, match=f"prepares pictures of {old} channels, but this model takes {new}"):
         preprocess.preprocess(model)
 
 

@@ -76,7 +76,7 @@ def test_a_file_of_a_known_foreign_family_is_named_with_what_to_do(looks, tmp_pa
             assert message.startswith(RECOGNIZED[looks])
         else:
             assert message.startswith(f"these weights look like {looks.strip()}")
-            assert message.split("which load() does not read: ")[1]
+            assert message.split("which load() does not support: ")[1]
 
 
 @pytest.mark.parametrize("looks", FILES)
@@ -90,7 +90,7 @@ def test_a_foreign_file_under_a_name_is_refused(looks, name, tmp_path):
 @pytest.mark.parametrize(
     "names, message",
     [
-        ([], f"not of a family that load() knows ({TITLES}): there are none"),
+        ([], f"not of a family that load() supports ({TITLES}): there are none"),
         (["a", "b.c", "d", "e"], f"({TITLES}): their 4 names begin with a, b.c, d"),
     ],
 )
@@ -113,7 +113,7 @@ def test_of_a_file_that_two_families_could_be_both_are_named(file, monkeypatch):
 
 def test_nothing_and_folders_that_are_none_say_what_is_missing(tmp_path):
     assert "give load() a name or weights; swin_jax.list_models()" in refusal(load)
-    wanted = "without a config.json: not the workdir of a run, nor a folder as the hub keeps it"
+    wanted = "without a config.json: not the workdir of a run, nor a folder of a hub"
     for arguments in (dict(), dict(name="ViT-B/32")):
         assert f"{tmp_path} is a directory {wanted}" in refusal(load, weights=tmp_path, **arguments)
     assert wanted in refusal(preprocess, tmp_path)
@@ -227,7 +227,7 @@ def test_a_value_of_another_type_is_named_before_anything_else(overrides, file):
         warnings.simplefilter("error")  # of random weights
         for source in sources:
             message = refusal(load, **source, **overrides)
-            assert message.startswith(f"{key}={value!r}: it must be ")
+            assert message.startswith(f"{key}={value!r} must be ")
         assert message == refusal(preprocess, path, **overrides)
 
 
@@ -251,7 +251,7 @@ def test_resize_is_one_of_the_familys_choices_wherever_it_is_given(file, tmp_pat
     swin, *others = loading.FAMILIES
     monkeypatch.setattr(loading, "FAMILIES", (dataclasses.replace(swin, resizes=()), *others))
     message = refusal(load, "swin_tiny_patch4_window7_224", resize="bicubic")
-    assert message == "resize='bicubic': a Swin resizes nothing; leave it out"
+    assert message == "resize='bicubic': a Swin has nothing to resize; leave it out"
 
 
 def test_a_path_that_is_given_as_a_name_says_where_it_belongs(file, tmp_path):

@@ -50,11 +50,11 @@ def test_what_is_left_out_comes_from_the_class_or_the_kind_of_model(config, mode
 @pytest.mark.parametrize(
     "config, model, says",
     [
-        (BARE, "other", "does not tell resample, nor the class .image_processor_type."),
-        (BARE, None, "does not tell resample"),
-        (BARE, ["swin"], "does not tell resample"),
-        (VIT | {"image_processor_type": "SiglipImageProcessor", "size": 16}, "swin", "makes pictures of any width"),
-        (BARE | {"do_center_crop": False}, "clip", "makes pictures of any width"),
+        (BARE, "other", "gives neither resample nor the class .image_processor_type."),
+        (BARE, None, "gives neither resample"),
+        (BARE, ["swin"], "gives neither resample"),
+        (VIT | {"image_processor_type": "SiglipImageProcessor", "size": 16}, "swin", "makes pictures of varying width"),
+        (BARE | {"do_center_crop": False}, "clip", "makes pictures of varying width"),
     ],
 )
 def test_what_nothing_tells_is_refused(config, model, says, tmp_path):

@@ -69,7 +69,7 @@ def test_any_prefix_is_found(tmp_path, prefix):
     official = convert.to_official_names(found) if found.keys() != arrays.keys() else found
     for name, value in arrays.items():
         np.testing.assert_array_equal(official[name], value)
-    assert lines == ["left out weights that do not belong to a Swin: criterion (1), epoch_scale (1)"]
+    assert lines == ["ignored weights that do not belong to a Swin: criterion (1), epoch_scale (1)"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_parts_inside_names_are_taken_out(inside, part):
 
 
 def test_names_that_become_the_same_are_refused():
-    with pytest.raises(UserError, match=r"two arrays are called a\.b"):
+    with pytest.raises(UserError, match=r"two arrays would both be called a\.b"):
         compare.strip_wrappers({"a._orig_mod.b": 1, "a.b": 2})
 
 
@@ -234,7 +234,7 @@ def test_a_swin_is_found_over_all_files_of_an_index(tmp_path):
     listed = {name: files[number % 3] for number, name in enumerate(names)}
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": listed}))
-    with pytest.warns(UserWarning, match="took the weights under teacher.backbone; key= takes those under student"):
+    with pytest.warns(UserWarning, match="took the weights under teacher.backbone; key= selects those under student"):
         found = beside.read(index)
     assert convert.to_official_names(found)["norm.bias"][0] == 2
     assert convert.to_official_names(beside.read(index, "student"))["norm.bias"][0] == 1
@@ -251,7 +251,7 @@ HEADS = ["head.mlp.0.weight", "head.last_layer.weight_g", "head_dist.weight", "a
 def test_extra_heads_are_left_out_and_said(tmp_path, prefix):
     heads = {name: np.ones(2, np.float32) for name in HEADS}
     save(tmp_path / "w.pth", under(prefix, state_dict() | heads))
-    with pytest.warns(UserWarning, match="left out weights that do not belong to a Swin") as caught:
+    with pytest.warns(UserWarning, match="ignored weights that do not belong to a Swin") as caught:
         model, variables = load(weights=tmp_path / "w.pth")
     text = " ".join(str(warning.message) for warning in caught)
     assert all(name.split(".")[0] in text for name in HEADS)
@@ -294,7 +294,7 @@ def test_load_and_preprocess_take_a_key(tmp_path):
     assert model == MODEL and variables["params"]["norm"]["bias"][0] == 2
     assert preprocess(path, key="one", mean=(0, 0, 0)).image_size == (16, 16)
     for run in (lambda: load("swin_tiny_patch4_window7_224", key="two"), lambda: preprocess(model, key="two")):
-        with pytest.raises(UserError, match="key='two' says which weights of a file"):
+        with pytest.raises(UserError, match="key='two' selects weights in a file"):
             run()
 
 

@@ -93,7 +93,7 @@ def test_what_the_user_gives_goes_before_a_config(tmp_path):
     folder(tmp_path, OPEN)
     model, _ = load(weights=tmp_path, vision_heads=1, text_heads=1)
     assert (model.visual.num_heads, model.text.num_heads) == (1, 1)
-    with pytest.warns(UserWarning, match="act='quick_gelu', but the weights are of 'gelu': open_clip_config.json"):
+    with pytest.warns(UserWarning, match="act='quick_gelu', but the weights were trained with 'gelu': open_clip_config.json"):
         assert load(weights=tmp_path, act="quick_gelu")[0].text.act == "quick_gelu"
 
 
@@ -245,7 +245,7 @@ def test_what_a_fragment_leaves_out_comes_from_the_arrays(tmp_path):
     folder(tmp_path, OPEN, {"model_cfg": {"quick_gelu": True}})
     model, _ = load(weights=tmp_path, vision_heads=3, text_heads=4)
     assert model.text.act == "quick_gelu"
-    with pytest.raises(UserError, match="does not tell the number of heads; give vision_heads"):
+    with pytest.raises(UserError, match="number of heads cannot be inferred from a width of 24; give vision_heads"):
         load(weights=tmp_path)
 
 
@@ -304,8 +304,8 @@ def test_an_index_that_does_not_fit_its_files_is_refused(tmp_path):
     bad = {
         "lists no weights": {"metadata": {}},
         "lists no weights ": {"weight_map": []},
-        "not a file beside it": {"weight_map": {first: f"../{file}"}},
-        "not a file beside it ": {"weight_map": {first: 3}},
+        "not the name of a file beside it": {"weight_map": {first: f"../{file}"}},
+        "not the name of a file beside it ": {"weight_map": {first: 3}},
         "which is missing": {"weight_map": good["weight_map"] | {first: "model-00009-of-00003.safetensors"}},
         "more.weight, which is not in it": {"weight_map": good["weight_map"] | {"more.weight": file}},
         f"no {first}, which is in it": {"weight_map": {k: v for k, v in good["weight_map"].items() if k != first}},

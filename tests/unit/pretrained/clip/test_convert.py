@@ -180,7 +180,7 @@ def test_starting_from_weights_of_another_activation_is_an_error(tmp_path):
     weights = random_weights(model)
     start = clip_finetune.pretrained()
     np.savez(tmp_path / "laion_small.npz", **weights)  # its name is not evidence
-    with pytest.warns(UserWarning, match="it is unknown which activation .*laion.* the model's, quick_gelu, is taken"):
+    with pytest.warns(UserWarning, match="it is unknown which activation .*laion.* the model's, quick_gelu, is used"):
         variables = start(tmp_path / "laion_small.npz", model)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": False}}))
     with pytest.raises(UserError, match="laion.*gelu, the model has quick_gelu: give --config.task.model.act=gelu"):
@@ -209,7 +209,7 @@ def test_what_nothing_tells_of_a_file_with_a_swin_is_said(tmp_path):
     with pytest.warns(UserWarning, match="^it is unknown which activation and how many heads the text tower of"):
         clip_finetune.load_pretrained(str(tmp_path / "model.safetensors"), model)
     (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"text_cfg": {"heads": 4}}}')
-    with pytest.warns(UserWarning, match="open_clip_config.json is not read, it describes no CLIP with a Swin"):
+    with pytest.warns(UserWarning, match="open_clip_config.json is ignored, because it does not describe a CLIP with a Swin"):
         clip_finetune.load_pretrained(str(tmp_path / "model.safetensors"), model)
 
 
@@ -237,14 +237,14 @@ def test_other_families_are_named():
     half = {name: value for name, value in random_weights(make_clip(**VIT)).items() if name.startswith("visual.")}
     with pytest.raises(UserError, match="half of a CLIP"):
         convert.infer(half)
-    with pytest.raises(UserError, match="width of 12 does not tell.*vision_heads"):
+    with pytest.raises(UserError, match="cannot be inferred from a width of 12.*vision_heads"):
         convert.infer(random_weights(make_clip(**VIT)))
 
 
 def test_positions_are_stretched_only_by_choice():
     small, large = make_clip(**VIT), make_clip(**VIT | dict(image_size=48, context_length=9))
     weights = random_weights(small)
-    with pytest.raises(UserError, match="images of 4 x 4 positions, the model for 6 x 6: choose resize='bilinear'"):
+    with pytest.raises(UserError, match="images of 4 x 4 positions, but the model takes 6 x 6: choose resize='bilinear'"):
         convert.from_official(weights, large)
     for method in clip_resize.METHODS:
         params = convert.from_official(weights, large, method)["params"]

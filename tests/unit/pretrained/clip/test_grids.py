@@ -95,7 +95,7 @@ def test_weights_of_a_run_are_fitted_to_another_grid(fields):
     wide, square = (make_clip(**fields, image_size=size) for size in sizes)
     source = convert.from_official(random_state(wide), wide, image_size=sizes[0])
     source["config"] = {"task.model.image_size": list(sizes[0]), "task.model.act": "gelu"}
-    with pytest.raises(UserError, match="2 x 8 positions, the model for 4 x 4: choose resize="):
+    with pytest.raises(UserError, match="2 x 8 positions, but the model takes 4 x 4: choose resize="):
         finetune.load_pretrained(source, square)
     found = finetune.load_pretrained(source, square, "bicubic")
     assert jax.tree.map(np.shape, found["params"]) == jax.tree.map(np.shape, source["params"])
@@ -105,7 +105,7 @@ def test_weights_of_a_run_are_fitted_to_another_grid(fields):
 
 def test_as_many_positions_are_not_taken_for_the_models():
     square = random_state(make_clip(**VIT, image_size=16))
-    with pytest.raises(UserError, match="17 rows, .* the model's grid is 2 x 8: the grid of the weights is unknown"):
+    with pytest.raises(UserError, match="the grid of the weights is unknown: .* 17 rows, .* the model's grid is 2 x 8"):
         convert.from_official(square, make_clip(**VIT, image_size=(8, 32)))
 
 

@@ -81,7 +81,7 @@ def test_where_the_activation_is_known_from_is_logged(presets, state_dict, tmp_p
         named = load("ViT-B-32-quickgelu", weights=write(tmp_path / "b.npz", state_dict))
     assert named[0].text.act == "quick_gelu"
     assert "act='quick_gelu': the name says quickgelu" in caplog.text
-    with pytest.warns(UserWarning, match="act='gelu', but the weights are of 'quick_gelu': the name says quickgelu"):
+    with pytest.warns(UserWarning, match="act='gelu', but the weights were trained with 'quick_gelu': the name says quickgelu"):
         load("ViT-B-32-quickgelu", weights=tmp_path / "b.npz", act="gelu")
 
 
@@ -164,7 +164,7 @@ def test_parameters_have_the_models_dtype_but_for_scale_and_statistics():
     [
         (dict(name="ViT-B/32", window_size=3), "^make_clip has no argument 'window_size'"),
         (dict(name="ViT-B/32", vision_width=8, weights="absent.pt"), "not a file, a workdir or the name of official"),
-        (dict(name="ViT-B/32", weights="."), "nor a folder as the hub keeps it"),
+        (dict(name="ViT-B/32", weights="."), "nor a folder of a hub"),
         (dict(name="ViT-B/23"), "nearest name is 'ViT-B/32'"),
         (dict(weights="weights.npz", window_size=3), "^make_clip has no argument 'window_size'"),
         (dict(weights="weights.npz", name="ViT-B/32", embed_dim=8), "embed_dim is 6 in the weights and 8 in the model"),

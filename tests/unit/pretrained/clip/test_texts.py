@@ -75,7 +75,7 @@ def test_clips_own_tokenizer_is_known(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert told(tmp_path, **files) == {}
-    with pytest.warns(UserWarning, match="1 more tokens than CLIP's vocabulary, '<sks>' first"):
+    with pytest.warns(UserWarning, match="1 more tokens than CLIP's vocabulary, such as '<sks>'"):
         assert told(tmp_path, vocab=pieces | {"<sks>": VOCAB_SIZE}, tokenizer=of_json(pieces)) == {}
 
 
@@ -127,7 +127,7 @@ def test_first_weights_of_another_vocabulary_are_told(tmp_path):
         warnings.simplefilter("error")
         finetune.load_pretrained(tmp_path, model)
     (tmp_path / "vocab.json").write_text(json.dumps({"a</w>": 0}))
-    with pytest.warns(UserWarning, match="the vocabulary of these weights is that of .*vocab.json; texts are given"):
+    with pytest.warns(UserWarning, match="the vocabulary of these weights is that of .*vocab.json, but texts are tokenized"):
         finetune.load_pretrained(tmp_path, model)
 
 

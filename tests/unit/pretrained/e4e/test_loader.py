@@ -33,7 +33,7 @@ def refusal(call, *arguments, **keywords):
 
 
 def test_a_released_file_gives_the_encoder_and_its_mean_latent(arrays, caplog):
-    said = r"left out the generator beside the encoder \(1 arrays\); key='decoder' takes it"
+    said = r"ignored the generator beside the encoder \(1 arrays\); key='decoder' loads it"
     with pytest.warns(UserWarning, match=said), caplog.at_level(logging.INFO):
         model, variables = load("e4e_ffhq", weights=FILE, num_ws=4, image_size=16, blocks=TINY.blocks, w_dim=5)
     assert model == TINY and convert.LICENSE in caplog.text
@@ -64,7 +64,7 @@ def test_a_file_with_a_generator_is_an_encoder_and_the_key_takes_the_generator(a
     own = {name: x for name, x in arrays.items() if not name.startswith("decoder.")}
     path = tmp_path / "e4e.npz"
     np.savez(path, **own, **{f"decoder.{name}": np.zeros(shape, "f") for name, shape in shapes.items()})
-    with pytest.warns(UserWarning, match="key='decoder' takes it"):
+    with pytest.warns(UserWarning, match="key='decoder' loads it"):
         assert load(weights=path)[0] == TINY
     decoder = read.read(path, "decoder")
     assert [family.title for family in FAMILIES if family.recognizes(decoder)] == ["StyleGAN2"]
@@ -78,7 +78,7 @@ def test_the_mean_latent_is_one_for_all_rows_or_one_for_each(shape):
 
 def test_a_mean_latent_of_another_shape_or_none_is_told():
     message = refusal(convert.mean_latent, np.zeros((18, 512)), TINY)
-    assert "latent_avg is of shape (18, 512), the encoder has 4 latents of 5: it must be (5,) or (4, 5)" in message
+    assert "latent_avg has the shape (18, 512), but the encoder has 4 latents of 5: the shape must be (5,) or (4, 5)" in message
     with pytest.warns(UserWarning, match="no latent_avg, the mean latent"):
         assert not convert.mean_latent(None, TINY).any()
 
@@ -113,7 +113,7 @@ def test_the_names_of_the_released_encoder_are_the_models():
 def test_a_frozen_encoder_of_another_size_is_told_with_both_numbers():
     read = convert.pretrained()
     message = refusal(read, FILE, TINY.clone(num_ws=6))
-    assert "these weights are of an e4e encoder with num_ws=4, not 6" in message
+    assert "these weights are for an e4e encoder with num_ws=4, not 6" in message
     with pytest.warns(UserWarning, match="left out the generator"):
         assert read(FILE, TINY)["averages"]["latent_avg"].shape == (4, 5)
 

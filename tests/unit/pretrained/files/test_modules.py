@@ -46,7 +46,7 @@ def nothing_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("protocol", (2, 4))
 def test_persistent_networks_are_read(tmp_path, form, protocol):
     path = nvidia.save(tmp_path / "a.pkl", snapshot(form), protocol)
-    with pytest.warns(UserWarning, match="took the weights under G_ema; key= takes those under G, D"):
+    with pytest.warns(UserWarning, match="took the weights under G_ema; key= selects those under G, D"):
         equal(read(path), arrays_of(2))
     equal(read(path, "G"), arrays_of(0))
     equal(read(path, "D"), arrays_of(1))

@@ -26,7 +26,7 @@ def test_an_array_of_numpy_is_read(tmp_path, order):
     np.save(tmp_path / "a.npy", array)
     np.testing.assert_array_equal(read_object(tmp_path / "a.npy"), array)
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-1])
-    refused(tmp_path / "a.npy", "has 23 bytes in place of 24")
+    refused(tmp_path / "a.npy", "has 23 bytes instead of 24")
     np.save(tmp_path / "a.npy", np.array([{}]), allow_pickle=True)
     refused(tmp_path / "a.npy", "Python objects")
 
@@ -64,7 +64,7 @@ def test_what_is_no_array_is_refused(tmp_path):
     path.write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
     refused(path, "os.system.* was not run")
     path.write_bytes(pickle.dumps([{1, 2}]))
-    refused(path, "holds a set in place of arrays")
+    refused(path, "holds a set; only arrays")
     path.write_bytes(b"no pickle")
     refused(path, "not a file of arrays")
     np.savez(tmp_path / "a.npz", a=np.ones(1))

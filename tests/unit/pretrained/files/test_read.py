@@ -242,7 +242,7 @@ def test_the_average_of_a_generator_goes_first_and_takes_its_mean_latent_along(t
     nets = {name: {"w": np.full(2, number)} for number, name in enumerate(("g", "d", "g_ema"))}
     checkpoint = {**nets, "latent_avg": np.arange(3), "g_optim": {"state": {0: {"exp_avg": np.ones(2)}}}}
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(checkpoint))
-    with pytest.warns(UserWarning, match="took the weights under g_ema; key= takes those under g, d"):
+    with pytest.warns(UserWarning, match="took the weights under g_ema; key= selects those under g, d"):
         found = read(tmp_path / "w.pkl")
     assert found.keys() == {"w", "latent_avg"} and found["w"][0] == 2
     assert read(tmp_path / "w.pkl", "d")["w"][0] == 1

@@ -167,7 +167,7 @@ def test_pictures_are_prepared_as_published(name, scale):
     assert prepared.replace(scale=None)(np.zeros((5, 9, 3), np.uint8)).shape == (1, 5, 9, 3)
     small = prepared.replace(scale=(64, 16))
     assert small(picture).shape == (1, 16, 21, 3) and small(picture[:, :4]).shape == (1, 64, 9, 3)
-    with pytest.raises(UserError, match="different sizes and make no batch"):
+    with pytest.raises(UserError, match="different sizes and cannot form a batch"):
         small([picture, picture[:, :30]])
 
 

@@ -117,7 +117,7 @@ def test_weights_of_another_size_than_their_name_are_refused_with_both_numbers(r
         swin_jax.load("stylegan2-deep", weights=rosinality)
     with pytest.raises(UserError, match="resolution is 16 in the weights and 32 in the model"):
         swin_jax.load(weights=rosinality, resolution=32)
-    with pytest.raises(UserError, match="resizes nothing"):
+    with pytest.raises(UserError, match="has nothing to resize"):
         swin_jax.load(weights=rosinality, resize="bicubic")
     with pytest.raises(UserError, match="Generator has no argument 'resolutoin'; did you mean 'resolution'"):
         swin_jax.load("stylegan2-tiny", weights=rosinality, resolutoin=16)

@@ -176,5 +176,5 @@ def test_load_preprocess_and_init_from_refuse_alike(tmp_path):
 def test_a_name_that_says_something_else_than_the_config_is_refused(tmp_path):
     arrays = {name: np.zeros(shape, np.float32) for name, shape in convert.official_shapes(Swin(**TINY | V2)).items()}
     folder(tmp_path, dict(architecture="swinv2_tiny_window16_256", num_classes=5), arrays)
-    with pytest.raises(UserError, match="says window_size=16, the name swinv2_tiny.* 8: leave out the name"):
+    with pytest.raises(UserError, match="says window_size=16, but the name swinv2_tiny.* 8: leave out the name"):
         load("swinv2_tiny_patch4_window8_256", weights=tmp_path)
