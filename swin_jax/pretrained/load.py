@@ -176,7 +176,7 @@ def _load(
     overrides = _check_arguments(family, resize, overrides)
     if weights is None and key is not None:
         raise UserError(
-            f"key={shown(key)} says which weights of a file to take: give weights= as well"
+            f"key={shown(key)} selects weights in a file: give weights= as well"
         )
     if weights is None:
         return _load_random(family, word, overrides)

@@ -57,7 +57,7 @@ def unwrap(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray],
     others = [part for part in left if not any(f"{name}.".startswith(f"{part}.") for name in swins)]
     if others:
         parts = ", ".join(f"{part} ({left[part]})" for part in others[:8])
-        said.append(f"left out weights that do not belong to a Swin: {parts}")
+        said.append(f"ignored weights that do not belong to a Swin: {parts}")
     inside = {name[len(root) :]: value for name, value in names.items() if name.startswith(root)}
     return compare.strip_wrappers(inside), tuple(said)
 

@@ -52,7 +52,7 @@ def test_simmim_fine_tuning(tmp_path):
     with pytest.warns(UserWarning) as told:
         variables = finetune.simmim_pretrained()(tmp_path / "weights.npz", model)
     assert any("4 position tables were resized (geometric)" in str(w.message) for w in told)
-    assert any("left out weights" in str(w.message) and "decoder (1)" in str(w.message) for w in told)
+    assert any("ignored weights" in str(w.message) and "decoder (1)" in str(w.message) for w in told)
     loaded = convert.to_official(variables, model.clone(num_classes=0))
     assert {f"encoder.{name}" for name in loaded} == case.keys.keys()
     assert set(case.manifest["untouched"]) == {"head.weight", "head.bias"}

@@ -338,7 +338,7 @@ def _part(state_dict: Mapping[str, np.ndarray], kind: str) -> tuple[Layout, dict
         own.setdefault(rosinality.MEAN_LATENT, arrays[rosinality.MEAN_LATENT])
     if left:
         warn(
-            f"left out weights that do not belong to a {kind}: {len(left)} others, {left[0]} first"
+            f"ignored weights that do not belong to a {kind}: {len(left)} others, {left[0]} first"
         )
     return places[prefix], own
 

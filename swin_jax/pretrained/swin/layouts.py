@@ -68,7 +68,7 @@ def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     renamed, left = official_names(state_dict)
     if left:
         parts = ", ".join(f"{part} ({count})" for part, count in left.items())
-        warn(f"left out weights that do not belong to a Swin: {parts}")
+        warn(f"ignored weights that do not belong to a Swin: {parts}")
     return compare.drop_buffers(renamed)
 
 

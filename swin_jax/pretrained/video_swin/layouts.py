@@ -38,7 +38,7 @@ def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     found = compare.strip_wrappers(state_dict)
     left = Counter(name.split(".")[0] for name in found if _is_left_out(name))
     if left:
-        warn(f"left out weights that do not belong to a Video Swin: {', '.join(left)}")
+        warn(f"ignored weights that do not belong to a Video Swin: {', '.join(left)}")
     renamed = {}
     for name, value in found.items():
         if _is_left_out(name):

@@ -252,7 +252,7 @@ REFUSED = {
     "crop_size=None": ("preprocessor_config.json", CLIP | dict(crop_size={"height": None, "width": 16})),
     "size=16.5 is neither": ("preprocessor_config.json", CLIP | dict(size={"shortest_edge": 16.5})),
     "short_side=16 is less than size=.16, 24.": ("preprocessor_config.json", CLIP | dict(size=16, crop_size=OBLONG)),
-    "crop_size=16 of size=.'height'": ("preprocessor_config.json", CLIP | dict(size=OBLONG, crop_size=16)),
+    "crop_size=16 with size=.'height'": ("preprocessor_config.json", CLIP | dict(size=OBLONG, crop_size=16)),
     "short_side=20 is less than size=224": ("preprocessor_config.json", bare(CLIP, "crop_size")),
     "do_center_crop=False makes": ("preprocessor_config.json", CLIP | dict(size=20, do_center_crop=False)),
     "rescale_factor='x' must be a number": ("preprocessor_config.json", VIT | dict(rescale_factor="x")),

@@ -289,8 +289,8 @@ def test_a_config_that_was_edited_by_hand_is_refused_before_anything_is_made(key
     (tmp_path / "config.json").write_text(json.dumps(edited))
     with pytest.raises(UserError) as error:
         load(weights=tmp_path)
-    was = f"its checkpoint was trained with {saved[key]}; set it back"
-    assert str(error.value) == f"{tmp_path}/config.json: {key} is {value}, and {was}"
+    was = f"the checkpoint was trained with {saved[key]}; set it back"
+    assert str(error.value) == f"{tmp_path}/config.json: {key} is {value}, but {was}"
 
 
 def test_how_a_model_is_stored_may_be_edited(state_dict, tmp_path, monkeypatch):
@@ -305,7 +305,7 @@ def test_how_a_model_is_stored_may_be_edited(state_dict, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "key, value, told",
     [("depths", [3_000_000, 1], "task.model.depths is [3000000, 1], and the checkpoint"),
-     ("depths", [1], "parameters that the model would ignore, layers.0.downsample.norm.bias for one")],
+     ("depths", [1], "parameters that the model would ignore, such as layers.0.downsample.norm.bias")],
 )  # fmt: skip
 def test_a_run_whose_config_and_copy_are_of_another_model_is_refused(key, value, told, state_dict, tmp_path):
     """A model of fewer blocks than its checkpoint computed something else, without a word."""

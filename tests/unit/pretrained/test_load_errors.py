@@ -227,7 +227,7 @@ def test_a_value_of_another_type_is_named_before_anything_else(overrides, file):
         warnings.simplefilter("error")  # of random weights
         for source in sources:
             message = refusal(load, **source, **overrides)
-            assert message.startswith(f"{key}={value!r} must be ")
+            assert message.startswith(f"{key}={value!r}: it must be ")
         assert message == refusal(preprocess, path, **overrides)
 
 

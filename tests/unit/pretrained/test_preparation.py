@@ -185,16 +185,16 @@ def test_a_size_changes_what_follows_it_unless_that_is_given_too(presets):
         (dict(interpolate="nearest"), "has no 'interpolate'; did you mean 'interpolation'?"),
         (dict(imagesize=32), "has no 'imagesize'; did you mean 'image_size'?"),
         (dict(image_size=(16, 18, 20, 22)), r"image_size=\(16, 18, 20, 22\) (must be|.*does not make a model)"),
-        (dict(size=(16, 0)), r"size=\(16, 0\) must be a whole number, at least 1"),
+        (dict(size=(16, 0)), r"size=\(16, 0\): it must be a whole number, at least 1"),
         (dict(mean=(0.5,)), r"mean=\(0.5,\): it must have a number for each of 3 channels"),
         (dict(mean=(123.675, 116.28, 103.53)), r"mean=\(123.*not 0..255: divide it by 255"),
         (dict(transform="os.system"), "os.system does not prepare a model's image"),
-        (dict(size="100"), "size='100' must be a whole number, at least 1"),
+        (dict(size="100"), "size='100': it must be a whole number, at least 1"),
         (dict(image_size="100"), "image_size='100'(: it)? must be a whole number"),
-        (dict(size=0), "size=0 must be a whole number, at least 1"),
-        (dict(mean="0.5"), "mean='0.5' must be a tuple of numbers"),
-        (dict(mean=0.5), "mean=0.5 must be a tuple of numbers"),
-        (dict(std=(0, 1, 1)), r"std=\(0, 1, 1\) must be a tuple of numbers, above 0"),
+        (dict(size=0), "size=0: it must be a whole number, at least 1"),
+        (dict(mean="0.5"), "mean='0.5': it must be a tuple of numbers"),
+        (dict(mean=0.5), "mean=0.5: it must be a tuple of numbers"),
+        (dict(std=(0, 1, 1)), r"std=\(0, 1, 1\): it must be a tuple of numbers, above 0"),
         (dict(interpolation="foo"), "interpolation 'foo' is not known"),
         (dict(crop=3), "crop=3 must be True or False"),
         (dict(context_length=5), "this model reads no texts"),
@@ -210,7 +210,7 @@ def test_overrides_that_it_does_not_have_are_refused(overrides, message):
 def test_what_a_clip_cannot_be_given_is_refused():
     with pytest.raises(UserError, match="the cleaner 'foo' is not known"):
         preprocess("ViT-B/32", clean="foo")
-    with pytest.raises(UserError, match="context_length='a' must be a whole number"):
+    with pytest.raises(UserError, match="context_length='a': it must be a whole number"):
         preprocess("ViT-B/32", context_length="a")
     assert preprocess("swin3d_t", frames=3).frames == 3
 
@@ -239,8 +239,8 @@ def prepared_model():
 @pytest.mark.parametrize(
     "model, message",
     [
-        (Swin(**TINY | dict(in_channels=4)), "4 channels has no preparation: mean and std are missing"),
-        (Swin(**TINY | dict(in_channels=1)), "1 channels has no preparation: mean and std are missing"),
+        (Swin(**TINY | dict(in_channels=4)), "4 channels has no preparation: it is unknown how"),
+        (Swin(**TINY | dict(in_channels=1)), "1 channels has no preparation: it is unknown how"),
     ],
 )
 def test_of_what_has_no_preparation_the_missing_is_named(model, message):
@@ -291,7 +291,7 @@ def test_a_load_of_what_has_no_preparation_succeeds_and_preprocess_says_why(pres
         ({"predict.transform.fn": None}, "predict.transform missing"),
         ({"task.mean": None}, "task.mean missing"),
         ({"task.mean": None, "task.std": None, "predict.transform.fn": None}, "predict.transform, task.mean, task.std"),
-        ({"predict.transform.fn": "mine.square"}, "predict.transform is mine.square, which is not one of this package's"),
+        ({"predict.transform.fn": "mine.square"}, "mine.square, which is not one of this package's"),
         ({"predict.transform.fn": "swin_jax.data.image.transforms.eval_transfrom"}, "did you mean"),
     ],
 )
@@ -321,7 +321,7 @@ def test_a_gray_run_gives_one_channel(workdir):
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_patch4_window8_256"])
 def test_a_size_of_videos_is_refused_for_a_model_of_images(name):
-    with pytest.raises(UserError, match=r"image_size=\(4, 32, 32\) is that of a model of videos; .* is one of images"):
+    with pytest.raises(UserError, match=r"image_size=\(4, 32, 32\) is for a model of videos, but .* takes images"):
         preprocess(name, image_size=(4, 32, 32))
     assert preprocess(name, image_size=(32, 32)).input == "image"
 

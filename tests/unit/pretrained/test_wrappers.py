@@ -272,7 +272,7 @@ def test_a_video_swin_is_found_like_a_swin(tmp_path, prefix):
     shapes = video.official_shapes(model)
     arrays = {name: np.full(shape, 2.0, np.float32) for name, shape in shapes.items()}
     extra = under(prefix, {"projector.weight": np.ones(1)}) | {"loss.a": np.ones(1)}
-    with pytest.warns(UserWarning, match="left out weights"):
+    with pytest.warns(UserWarning, match="ignored weights"):
         found = video.from_official(read(save(tmp_path / "w.pth", under(prefix, arrays) | extra)), model)
     assert found["params"]["cls_head"]["fc_cls"]["bias"][0] == 2
 

@@ -183,7 +183,7 @@ def test_starting_from_weights_of_another_activation_is_an_error(tmp_path):
     with pytest.warns(UserWarning, match="it is unknown which activation .*laion.* the model's, quick_gelu, is used"):
         variables = start(tmp_path / "laion_small.npz", model)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": False}}))
-    with pytest.raises(UserError, match="laion.*gelu, the model has quick_gelu: give --config.task.model.act=gelu"):
+    with pytest.raises(UserError, match="laion.*gelu, but the model has quick_gelu: give --config.task.model.act=gelu"):
         start(tmp_path / "laion_small.npz", model)
     start(tmp_path / "laion_small.npz", model.clone(text=model.text.clone(act="gelu")))
     with pytest.raises(UserError, match="was trained with the activation gelu"):
@@ -209,7 +209,7 @@ def test_what_nothing_tells_of_a_file_with_a_swin_is_said(tmp_path):
     with pytest.warns(UserWarning, match="^it is unknown which activation and how many heads the text tower of"):
         clip_finetune.load_pretrained(str(tmp_path / "model.safetensors"), model)
     (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"text_cfg": {"heads": 4}}}')
-    with pytest.warns(UserWarning, match="open_clip_config.json is ignored, because it does not describe a CLIP with a Swin"):
+    with pytest.warns(UserWarning, match="is ignored, because it does not describe a CLIP with a Swin"):
         clip_finetune.load_pretrained(str(tmp_path / "model.safetensors"), model)
 
 
@@ -244,7 +244,7 @@ def test_other_families_are_named():
 def test_positions_are_stretched_only_by_choice():
     small, large = make_clip(**VIT), make_clip(**VIT | dict(image_size=48, context_length=9))
     weights = random_weights(small)
-    with pytest.raises(UserError, match="images of 4 x 4 positions, but the model takes 6 x 6: choose resize='bilinear'"):
+    with pytest.raises(UserError, match="of 4 x 4 positions, but the model takes 6 x 6: choose resize='bilinear'"):
         convert.from_official(weights, large)
     for method in clip_resize.METHODS:
         params = convert.from_official(weights, large, method)["params"]
@@ -355,7 +355,7 @@ def test_a_training_checkpoint_is_read(tmp_path):
         (dict(vision_layers=3), "vision_layers is 3 in the weights and 2 in the model"),
         (dict(patch_size=4), "patch_size is 4 in the weights and 8 in the model"),
         (dict(text_width=16), "text_width is 16 in the weights and 8 in the model"),
-        (dict(act="gelu"), "was trained with the activation gelu, the model has quick_gelu"),
+        (dict(act="gelu"), "was trained with the activation gelu, but the model has quick_gelu"),
         (dict(vision_heads=6), "vision_heads is 6 in the weights and 3 in the model"),
         (dict(text_heads=4), "text_heads is 4 in the weights and 2 in the model"),
     ],

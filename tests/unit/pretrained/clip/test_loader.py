@@ -81,7 +81,7 @@ def test_where_the_activation_is_known_from_is_logged(presets, state_dict, tmp_p
         named = load("ViT-B-32-quickgelu", weights=write(tmp_path / "b.npz", state_dict))
     assert named[0].text.act == "quick_gelu"
     assert "act='quick_gelu': the name says quickgelu" in caplog.text
-    with pytest.warns(UserWarning, match="act='gelu', but the weights were trained with 'quick_gelu': the name says quickgelu"):
+    with pytest.warns(UserWarning, match="but the weights were trained with 'quick_gelu': the name says quickgelu"):
         load("ViT-B-32-quickgelu", weights=tmp_path / "b.npz", act="gelu")
 
 

@@ -68,7 +68,7 @@ def test_what_is_no_array_is_refused(tmp_path):
     path.write_bytes(b"no pickle")
     refused(path, "not a file of arrays")
     np.savez(tmp_path / "a.npz", a=np.ones(1))
-    refused(tmp_path / "a.npz", "arrays with names")
+    refused(tmp_path / "a.npz", "archive of named arrays")
     refused(tmp_path / "none.npy", "No such file")
     refused(tmp_path, "folder")
 
@@ -88,7 +88,7 @@ def test_objects_keep_the_limits(tmp_path):
     np.save(buffer, np.ones(4))
     header = buffer.getvalue().replace(b"(4,)", b"(" + b"9" * 18 + b",)")
     path.write_bytes(header[:8] + struct.pack("<H", len(header) - 10 - 32) + header[10:])
-    refused(path, "in place of")
+    refused(path, "instead of")
     path.write_bytes(pickle.dumps([[[np.ones(2)]]]))
     refused(path, "above the limit depth=2", limits=Limits(depth=2))
 

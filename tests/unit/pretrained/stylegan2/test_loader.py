@@ -196,7 +196,7 @@ def test_the_generator_of_an_e4e_is_taken_by_name_or_key(tmp_path, tiny):
     mean = np.tile(np.arange(6, dtype=np.float32), (6, 1))
     (tmp_path / "e4e.pt").write_bytes(pickle.dumps({"state_dict": weights, "latent_avg": mean, "opts": {}}))
     by_key = swin_jax.load(weights=tmp_path / "e4e.pt", key="decoder")
-    with pytest.warns(UserWarning, match="left out weights"):
+    with pytest.warns(UserWarning, match="ignored weights"):
         by_name = swin_jax.load("stylegan2-tiny", weights=tmp_path / "e4e.pt")
     assert by_name[0] == by_key[0] == Generator(**TINY)
     jax.tree.map(np.testing.assert_array_equal, by_name[1], by_key[1])

@@ -350,7 +350,7 @@ def test_one_frame_is_told(tmp_path):
     apply = preprocess.preprocess(make_video_swin(image_size=(4, 8, 8)))
     Image.new("RGB", (16, 12)).save(tmp_path / "a.jpg")
     for still, name in ((frames(1, 12, 16), "the video"), (tmp_path / "a.jpg", "a.jpg")):
-        with pytest.warns(UserWarning, match=f"{name} has one frame only"):
+        with pytest.warns(UserWarning, match=f"{name} has only one frame"):
             assert apply(still).shape == (1, 4, 8, 8, 3)
 
 
