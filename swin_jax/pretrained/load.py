@@ -175,9 +175,7 @@ def _load(
     family, word = _find(name, weights)
     overrides = _check_arguments(family, resize, overrides)
     if weights is None and key is not None:
-        raise UserError(
-            f"key={shown(key)} selects weights in a file: give weights= as well"
-        )
+        raise UserError(f"key={shown(key)} selects weights in a file: give weights= as well")
     if weights is None:
         return _load_random(family, word, overrides)
     found = read_weights(family, word, weights, key)

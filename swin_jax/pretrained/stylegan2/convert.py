@@ -337,9 +337,7 @@ def _part(state_dict: Mapping[str, np.ndarray], kind: str) -> tuple[Layout, dict
     if prefix and rosinality.MEAN_LATENT in arrays:
         own.setdefault(rosinality.MEAN_LATENT, arrays[rosinality.MEAN_LATENT])
     if left:
-        warn(
-            f"ignored weights that do not belong to a {kind}: {len(left)} others, {left[0]} first"
-        )
+        warn(f"ignored weights that do not belong to a {kind}: {len(left)} others, {left[0]} first")
     return places[prefix], own
 
 

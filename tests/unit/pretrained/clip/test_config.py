@@ -73,7 +73,7 @@ def test_init_from_takes_what_load_takes_and_refuses_another_number_of_heads(tmp
             np.testing.assert_array_equal(one, other)
         for tower, key in (("visual", "vision_heads"), ("text", "text_heads")):
             other = model.clone(**{tower: getattr(model, tower).clone(num_heads=1)})
-            with pytest.raises(UserError, match=rf"have {key}=\d, but the model has 1: give --config.task.model.{key}="):
+            with pytest.raises(UserError, match=rf"{key}=\d, but the model has 1: give --config.task.model.{key}="):
                 finetune.load_pretrained(path, other)
 
 
