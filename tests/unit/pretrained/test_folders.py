@@ -33,7 +33,7 @@ def test_a_cache_of_the_hub_is_its_one_version(tmp_path):
     assert model.text.num_heads == HUGGING["config"]["text_config"]["num_attention_heads"]
     assert (features(found) == features(load(weights=path / "snapshots" / "0123"))).all()
     several = cached(tmp_path / "models--a--c", "0123", "4567")
-    with pytest.raises(UserError, match="a cache folder of the hub; give the folder of one version: .*snapshots/0123, "):
+    with pytest.raises(UserError, match="cache folder of the hub; give the folder of one version: .*snapshots/0123, "):
         load(weights=several)
 
 

@@ -127,7 +127,7 @@ def test_first_weights_of_another_vocabulary_are_told(tmp_path):
         warnings.simplefilter("error")
         finetune.load_pretrained(tmp_path, model)
     (tmp_path / "vocab.json").write_text(json.dumps({"a</w>": 0}))
-    with pytest.warns(UserWarning, match="vocabulary of these weights is that of .*vocab.json, but texts are tokenized"):
+    with pytest.warns(UserWarning, match="of these weights is that of .*vocab.json, but texts are tokenized"):
         finetune.load_pretrained(tmp_path, model)
 
 
