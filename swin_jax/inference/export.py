@@ -263,6 +263,7 @@ def _check(path: str | os.PathLike) -> None:
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it, {path / 'model.stablehlo'}")
     storage.check_target(_facts_path(path))
+    _check_replaced(path)
     if not storage.is_remote(path) and not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
     if not storage.is_remote(path) and not os.access(path.parent, os.W_OK):
@@ -271,6 +272,23 @@ def _check(path: str | os.PathLike) -> None:
         import flatbuffers  # noqa: F401
     except ImportError as error:
         raise UserError("jax.export needs one more package: pip install flatbuffers") from error
+
+
+def _check_replaced(path: epath.Path) -> None:
+    """Raises UserError if a file would be replaced that is not from an earlier export."""
+    facts = _facts_path(path)
+    there = [file for file in (path, facts) if file.exists() and storage.size(file)]
+    if not there:
+        return
+    try:
+        is_export = {"inputs", "outputs"} <= storage.read_object(facts).keys()
+    except UserError:
+        is_export = False
+    if not is_export:
+        raise UserError(
+            f"{there[0]} is not from an earlier export and would be overwritten: "
+            "give another name, or move it away"
+        )
 
 
 def _facts_path(path: epath.Path) -> epath.Path:

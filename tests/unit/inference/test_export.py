@@ -174,6 +174,15 @@ def test_bad_flags_are_one_line(launch, tmp_path, flags, message):
     assert status == 2 and out == "" and message in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("name, there", [("metrics.jsonl", "metrics.jsonl"), ("config", "config.json")])
+def test_files_that_are_no_exports_stay(launch, tmp_path, name, there):
+    """Completion of names may give a file of the run, and PATH.json may be its config."""
+    (tmp_path / there).write_text('{"step": 1}')
+    status, _, err = launch("experiments/quickstart.py", tmp_path / "run", f"--export={tmp_path / name}")
+    assert status == 2 and f"{tmp_path / there} is not from an earlier export and would be overwritten" in err
+    assert (tmp_path / there).read_text() == '{"step": 1}'
+
+
 def test_one_of_several_processes_refuses(launch, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     status, _, err = launch("experiments/quickstart.py", tmp_path, f"--export={tmp_path / 'x'}")
