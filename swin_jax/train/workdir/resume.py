@@ -65,7 +65,7 @@ def used_changes(config, saved: dict) -> str:
     Returns:
         Up to three changes and the number of the others; '' where there are none.
     """
-    new, old = flatten(config), current_names(saved)
+    new, old = _by_function(flatten(config)), _by_function(current_names(saved))
     changes = [
         f"{key}: {quoted(old[key])} -> {quoted(new[key])}"
         for key in sorted(new.keys() & old.keys())
@@ -83,13 +83,24 @@ def evaluation_changes(config, workdir: epath.Path) -> list[str]:
         saved = _saved(workdir)
     except UserError as error:
         return [f"not known, {error}"]
-    new = flatten(config)
-    old = _with_new_arguments(saved, new)
+    new = _by_function(flatten(config))
+    old = _by_function(_with_new_arguments(saved, new))
     return [
         _difference(key, old, new)
         for key in sorted(new.keys() & old.keys())
         if old[key] != new[key] and (_is_used(key) or _is_measured(key))
     ]
+
+
+def _by_function(config: dict) -> dict:
+    """A flat config in which attention 'auto', which is a fused kernel on TPUs, goes by the form
+    that it computes the same as.
+    """
+    found = dict(config)
+    for key, value in config.items():
+        if key.endswith(".attention") and isinstance(value, list):
+            found[key] = ["xla" if name == "auto" else name for name in value]
+    return found
 
 
 def _is_measured(key: str) -> bool:
@@ -153,7 +164,7 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
     saved, new = _saved(workdir), flatten(config)
     if not saved:
         return []
-    old = _with_new_arguments(saved, new)
+    old, new = _by_function(_with_new_arguments(saved, new)), _by_function(new)
     lines, refused = [], []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):

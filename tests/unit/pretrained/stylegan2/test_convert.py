@@ -261,7 +261,7 @@ def test_a_network_is_found_among_others():
     with pytest.raises(UserError, match="there are weights under decoder, other: choose with key="):
         convert.from_official(both, model)
     average = inside | {f"g_ema.{name}": value + 1 for name, value in generator.items() if "kernel" not in name}
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="ignored weights"):
         found = convert.from_official(average, model)
     mean = found["params"]["synthesis"]["b4"]["const"]
     np.testing.assert_array_equal(mean, generator["input.input"][0].transpose(1, 2, 0) + 1)
