@@ -210,13 +210,13 @@ def summary(times: dict[str, list[float]], reference: str = TIMM) -> dict[str, d
     """Sums up seconds per image, turn by turn.
 
     Returns:
-        For each name 'ms' of an image, 'images_per_s' and, where the reference was measured,
+        For each name 'ms' of an image, 'per_s' and, where the reference was measured,
         'ratio', the speed as a multiple of the reference's; medians.
     """
     found = {}
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        found[name] = dict(ms=1000 * median, images_per_s=1 / median)
+        found[name] = dict(ms=1000 * median, per_s=1 / median)
         if reference in times:
             ratios = (theirs / mine for theirs, mine in zip(times[reference], seconds))
             found[name]["ratio"] = statistics.median(ratios)
@@ -251,19 +251,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+def table(
+    results: dict[str, dict[str, dict[str, float]]], example: str = "image", reference: str = TIMM
+) -> str:
     """The results as a table of Markdown."""
-    lines = ["| | loader | ms per image | images/s | times timm |", "|---|---|---|---|---|"]
+    columns = f"ms per {example} | {example}s/s | times {reference}"
+    lines = [f"| | loader | {columns} |", "|---|---|---|---|---|"]
     for recipe, rows in results.items():
         for name, row in rows.items():
             ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-            numbers = f"{row['ms']:.2f} | {row['images_per_s']:.0f} | {ratio}"
+            numbers = f"{row['ms']:.2f} | {row['per_s']:.3g} | {ratio}"
             lines.append(f"| {recipe} | {name} | {numbers} |")
     return "\n".join(lines)
 
 
 def draw(
-    results: dict[str, dict[str, dict[str, float]]], path: str, unit: str = "images/s"
+    results: dict[str, dict[str, dict[str, float]]], path: str, example: str = "image"
 ) -> None:
     """Draws images or clips per second as bars."""
     from matplotlib.figure import Figure
@@ -272,11 +275,11 @@ def draw(
     axes = figure.subplots()
     names = list(next(iter(results.values())))
     for place, name in enumerate(names):
-        heights = [rows[name]["images_per_s"] for rows in results.values()]
+        heights = [rows[name]["per_s"] for rows in results.values()]
         at = np.arange(len(results)) + 0.8 * place / len(names)
         axes.bar(at, heights, 0.8 / len(names), label=name)
     axes.set_xticks(np.arange(len(results)) + 0.4 - 0.4 / len(names), list(results))
-    axes.set_ylabel(unit)
+    axes.set_ylabel(f"{example}s/s")
     axes.legend()
     figure.savefig(path, dpi=120)
 

@@ -59,7 +59,9 @@ chip-hours of the whole schedule at that bound, as reported by the TPU compiler 
 quick effort; no TPU needed). Real runs take longer than a bound. The column of eight H100 is
 arithmetic, not a compiler's: the state as the layout splits it, the rest scaled from the v5p's
 program. Compiled at commit `917aee3`, StyleGAN2's row at `898d02c`, UPerNet's `tiny` and
-`large_22k` at `296b1b0`, its other rows at `c433677`.
+`large_22k` at `296b1b0`, its other rows at `c433677`, all with plain attention. On TPUs today's
+programs attend by a fused kernel; the seven rows for v5e that were compiled with it so far need
+less memory and time.
 
 ```bash
 # needs: libtpu (pip install -e '.[tpu]'), two hours on two cores for each

@@ -22,8 +22,8 @@ from swin_jax.models import swin
 from swin_jax.plan import chips, tpu_compiler
 
 ROWS = {
-    "plain": {},
-    "rematerialized blocks": dict(remat="full"),
+    "plain": dict(attention="xla"),
+    "rematerialized blocks": dict(attention="xla", remat="full"),
     "one window at a time": dict(attention="sequential"),
     "both": dict(attention="sequential", remat="full"),
 }

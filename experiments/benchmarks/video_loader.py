@@ -25,7 +25,7 @@ import numpy as np
 
 from experiments.benchmarks import loader
 from experiments.benchmarks.video_decoder import FILES, pyav_in_order, write_video
-from swin_jax.core.errors import UserError, extra, install
+from swin_jax.core.errors import UserError, extra
 from swin_jax.data.pipeline import EvalData, TrainData
 from swin_jax.data.video import frame_indices, sources, transforms
 
@@ -105,17 +105,6 @@ def peer(folder: Path, recipe: str, batch: int, count: int) -> Iterator[Any]:
         yield from batches
 
 
-def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The results as a table of Markdown."""
-    lines = ["| | loader | ms per clip | clips/s | times PyTorch |", "|---|---|---|---|---|"]
-    for recipe, rows in results.items():
-        for name, row in rows.items():
-            ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-            numbers = f"{row['ms']:.0f} | {1000 / row['ms']:.1f} | {ratio}"
-            lines.append(f"| {recipe} | {name} | {numbers} |")
-    return "\n".join(lines)
-
-
 def parse_flags(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -143,7 +132,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, dict[str, fl
     flags = parse_flags(arguments)
     lacking = loader.missing_peers()
     if lacking:
-        print(f"{PEER} are left out: {lacking}; {install('peers')}")
+        print(f"{PEER} are left out: {lacking}")
     results = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -156,12 +145,12 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, dict[str, fl
             results[recipe] = loader.measure(
                 makers, flags.batch, flags.turns, time.process_time, reference=PEER
             )
-    print(table(results))
+    print(loader.table(results, "clip", PEER))
     if flags.json:
         about = {"versions": loader.versions(), "results": results}
         Path(flags.json).write_text(json.dumps(about, indent=1) + "\n")
     if flags.chart:
-        loader.draw(results, flags.chart, "clips/s")
+        loader.draw(results, flags.chart, "clip")
     return results
 
 

@@ -147,7 +147,7 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         shared = dict(kernel_init=init_linear, dot_general=linear.dot_general, **types)
-        hidden = linear.exact_gelu(nn.Dense(self.hidden, **shared, name="fc1")(x))
+        hidden = nn.gelu(nn.Dense(self.hidden, **shared, name="fc1")(x), approximate=False)
         return nn.Dense(x.shape[-1], **shared, name="fc2")(hidden)
 
 

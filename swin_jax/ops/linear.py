@@ -1,4 +1,4 @@
-"""The products of linear layers, and the activations between them."""
+"""The products of activations and kernels in linear layers."""
 
 import math
 from typing import Any
@@ -37,13 +37,3 @@ def dot_general(
     columns = kernel.reshape(math.prod(inputs), -1)
     found = jax.lax.dot_general(rows, columns, (((1,), (0,)), ((), ())), **options)
     return found.reshape(*x.shape[: x.ndim - len(last)], *features)
-
-
-def exact_gelu(x: jax.Array) -> jax.Array:
-    """x Phi(x)."""
-    return jax.nn.gelu(x, approximate=False)
-
-
-def quick_gelu(x: jax.Array) -> jax.Array:
-    """x sigmoid(1.702 x), the approximation of GELU that OpenAI's models were trained with."""
-    return x * jax.nn.sigmoid(1.702 * x)

@@ -320,8 +320,8 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
             )
         if field == "dtype" and now == "float32":
             add(half, f"--config.task.{key}=bfloat16", "halves activations")
-        plain = field == "attention" and isinstance(now, (tuple, list))
-        if plain and {"auto", "xla"} & set(now):
+        whole = {"auto", "xla"}  # attention to all windows at once
+        if field == "attention" and isinstance(now, (tuple, list)) and whole & set(now):
             flag = f"""--config.task.{key}="('sequential',)\""""
             add(half, flag, "attends to one window at a time, in all stages", known=False)
     if not trains:

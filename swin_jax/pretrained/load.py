@@ -246,7 +246,9 @@ def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, 
 
 
 def _check_arguments(family: Family | None, resize: str | None, overrides: dict) -> dict:
-    """The overrides as plain values, see `ranges.plain`; checked if the family is known."""
+    """Checks the names of overrides and, if the family is known, their values, which become plain,
+    see `ranges.plain`.
+    """
     families = FAMILIES if family is None else (family,)
     known = set().union(*(family.fields for family in families))
     check_arguments("a model" if family is None else family.make.__name__, overrides, known)

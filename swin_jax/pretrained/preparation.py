@@ -214,9 +214,8 @@ class Preparation:
         kept = tuple(name for name in self.assumed if name not in told)
         same = given.get("transform", self.transform) == self.transform
         same = same and arguments == dict(self.arguments)
-        function = (
-            self.function if same else None
-        )  # a given function already contains its arguments
+        # A given function already contains its arguments.
+        function = self.function if same else None
         found = dataclasses.replace(
             self, **{"arguments": arguments, "assumed": kept, "function": function} | given
         )

@@ -26,7 +26,17 @@ init_default = init_conv
 ATTENTION = ("xla", "cudnn")
 
 
-ACTIVATIONS = {"quick_gelu": linear.quick_gelu, "gelu": linear.exact_gelu}
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """x sigmoid(1.702 x), the approximation of GELU that OpenAI's models were trained with."""
+    return x * nn.sigmoid(1.702 * x)
+
+
+def exact_gelu(x: jax.Array) -> jax.Array:
+    """x Phi(x)."""
+    return nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
 
 
 def transformer_macs(tokens: int, width: int, layers: int, mlp_ratio: float) -> int:

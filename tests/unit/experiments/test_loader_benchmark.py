@@ -36,7 +36,7 @@ def test_ratios_compare_turn_by_turn():
     makers = {name: lambda: (batch for batch in range(9)) for name in (loader.TIMM, loader.OURS)}
     found = loader.measure(makers, 2, 2, lambda: next(ticks))
     assert found[loader.OURS]["ratio"] == pytest.approx(np.median([4, 10]))
-    assert found[loader.OURS]["images_per_s"] == 2 and found[loader.TIMM]["ratio"] == 1
+    assert found[loader.OURS]["per_s"] == 2 and found[loader.TIMM]["ratio"] == 1
     assert "| training | swin_jax | 500.00 | 2 | 7.00 |" in loader.table({"training": found})
 
 

@@ -38,7 +38,8 @@ def test_batches_are_clips_without_end(short, tmp_path):
 def test_ratios_are_to_the_given_reference():
     found = loader.summary({"a": [1.0, 2.0], "b": [3.0, 4.0]}, reference="b")
     assert found["a"]["ratio"] == 2.5 and found["b"]["ratio"] == 1
-    assert "| training | a | 1500 | 0.7 | 2.50 |" in video_loader.table({"training": found})
+    table = loader.table({"training": found}, "clip", "b")
+    assert "| training | a | 1500.00 | 0.667 | 2.50 |" in table and "clips/s | times b |" in table
 
 
 def test_flags_are_checked():
