@@ -60,7 +60,7 @@ quick effort; no TPU needed). Real runs take longer than a bound. The column of 
 arithmetic, not a compiler's: the state as the layout splits it, the rest scaled from the v5p's
 program. Compiled at commit `917aee3`, StyleGAN2's row at `898d02c`, UPerNet's `tiny` and
 `large_22k` at `296b1b0`, its other rows at `c433677`, all with plain attention. On TPUs today's
-programs attend by a fused kernel; the seven rows for v5e that were compiled with it so far need
+programs attend by a fused kernel; the six rows for v5e that were compiled with it so far need
 less memory and time.
 
 ```bash
